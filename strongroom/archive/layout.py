@@ -1,0 +1,75 @@
+"""Every object name of the archive format, in one place (docs/format.md §2). Pure.
+
+Numbers in names are zero-padded to 20 digits so that listing order is numeric order.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+
+IDENTITY = "archive.json"
+ENTRIES = "log/entry/"
+CHECKPOINTS = "log/checkpoint/"
+SEGMENTS = "segments/"
+DETAILS = "details/"
+
+WRITER_ID = re.compile(r"[a-z0-9][a-z0-9_]{0,62}")
+SOURCE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+
+_SEGMENT_KEY = re.compile(
+    r"segments/source=(?P<source>[a-z][a-z0-9_]{0,62})/date=(?P<date>\d{4}-\d{2}-\d{2})/"
+    r"(?P<writer>[a-z0-9][a-z0-9_]{0,62})-(?P<epoch>\d+)-(?P<first>\d{20})-(?P<last>\d{20})(?:-r(?P<retry>\d+))?\.parquet"
+)
+
+
+def entry_key(index: int) -> str:
+    """Name of the log entry at `index` (0-based)."""
+    return f"{ENTRIES}{index:020d}"
+
+
+def checkpoint_key(size: int) -> str:
+    """Name of the signed checkpoint for a tree of `size` entries."""
+    return f"{CHECKPOINTS}{size:020d}"
+
+
+def index_of(key: str) -> int | None:
+    """The number a log/entry or log/checkpoint name carries, None for any other name."""
+    for prefix in (ENTRIES, CHECKPOINTS):
+        digits = key.removeprefix(prefix)
+        if digits != key and len(digits) == 20 and digits.isascii() and digits.isdigit():
+            return int(digits)
+    return None
+
+
+def segment_key(
+    source: str, day: date, writer: str, epoch: int, first: int, last: int, retry: int = 0
+) -> str:
+    """Name of the segment of `source` and event date `day` from the writer's batches first..last.
+
+    Deterministic, so that sealing again after a crash finds its own object. `retry` > 0 names the replacement when
+    that object turns out to hold something else.
+    """
+    suffix = f"-r{retry}" if retry else ""
+    return f"{SEGMENTS}source={source}/date={day:%Y-%m-%d}/{writer}-{epoch}-{first:020d}-{last:020d}{suffix}.parquet"
+
+
+def details_key(writer: str, epoch: int, first: int, last: int, part: int = 1, retry: int = 0) -> str:
+    """Name of the details object of one commit; `part` counts from 1 when a commit needs several entries."""
+    suffix = (f"-p{part}" if part > 1 else "") + (f"-r{retry}" if retry else "")
+    return f"{DETAILS}{writer}/{epoch}/{first:020d}-{last:020d}{suffix}.json"
+
+
+def segment_source(key: str) -> str | None:
+    """The source a segment name carries, None when the name is not a segment's."""
+    match = _SEGMENT_KEY.fullmatch(key)
+    return match["source"] if match else None
+
+
+def segment_date(key: str) -> date | None:
+    """The event date a segment name carries, None when the name is not a segment's."""
+    match = _SEGMENT_KEY.fullmatch(key)
+    try:
+        return date.fromisoformat(match["date"]) if match else None
+    except ValueError:
+        return None
