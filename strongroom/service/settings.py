@@ -1,0 +1,211 @@
+"""All settings in one typed object; docs/settings.md is its reference page (a test compares the two).
+
+A value comes from, strongest first: a command-line option, the environment (`STRONGROOM_<NAME>`), the TOML file named
+by `--config` or `STRONGROOM_CONFIG`, the default here. What does not validate is refused before anything is opened,
+with the setting's name and where its value came from. An unknown name in the file is an error; an unknown name in the
+environment is only reported, because container platforms inject `<SERVICE>_…` variables of their own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from strongroom.archive.errors import StrongroomError
+from strongroom.archive.layout import WRITER_ID
+
+PREFIX = "STRONGROOM_"
+MIB = 1 << 20
+GIB = 1 << 30
+
+# Read by the command line and by tests, not settings of a node.
+NOT_SETTINGS = frozenset({"CONFIG", "SHARED"})
+
+Bytes = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class SettingsInvalid(StrongroomError):
+    """A setting has a value that can't be used, or a name that does not exist."""
+
+    code: ClassVar[str] = "settings"
+
+
+class Settings(BaseSettings):
+    """One node's settings. Sizes are bytes, times are seconds."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+
+    archive: Path = Field(Path("var/archive"), description="Folder of the archive: the directory store.")
+    state: Path = Field(
+        Path("var/state"),
+        description="Folder of everything that must not lie in the archive: keys, tokens, spool, the signer's memory, "
+        "the verifier's trust file, caches.",
+    )
+    origin: str = Field(
+        "",
+        description="Name of the log, written into every entry and checkpoint; only used when the archive is created. "
+        "Empty: `strongroom/<random>`.",
+    )
+    writer: str = Field(
+        "",
+        description="Name of this writer, unique among the writers of one archive; only used on the first start with "
+        "this state folder. Empty: random.",
+    )
+
+    listen: str = Field(
+        "127.0.0.1:8420",
+        description="Address and port to serve on. Anything but loopback should have TLS here or in front.",
+    )
+    tls_certificate: Path | None = Field(None, description="PEM file with the certificate chain; serves HTTPS.")
+    tls_key: Path | None = Field(None, description="PEM file with the certificate's private key.")
+    api_page: bool = Field(True, description="Serve the interactive API page at `/docs` (no token needed to read it).")
+    log_format: Literal["text", "json"] = Field("text", description="The service's own log on stderr.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level to log.")
+    shutdown_seconds: Seconds = Field(
+        20.0, description="How long a stopping service waits for requests in flight before it seals."
+    )
+
+    max_body_bytes: Bytes = Field(64 * MIB, description="Largest request body taken, as sent.")
+    max_expanded_bytes: Bytes = Field(GIB, description="Largest content a compressed body may expand to.")
+    max_inflight_bytes: Bytes = Field(256 * MIB, description="Bodies held at once by all requests; beyond it, 503.")
+    spool_bytes: Bytes = Field(4 * GIB, description="Most the spool may hold unsealed; beyond it, 503.")
+    seal_bytes: Bytes = Field(64 * MIB, description="Seal when this much is spooled.")
+    seal_age_seconds: Seconds = Field(30.0, description="Seal when the oldest spooled batch is this old.")
+    heartbeat_seconds: Seconds = Field(300.0, description="Write a heartbeat entry after this much silence.")
+    ingest_workers: int = Field(1, ge=1, le=64, description="Processes that parse and write segments.")
+
+    query_workers: int = Field(2, ge=1, le=64, description="Queries that run at once; the others wait their turn.")
+    query_seconds: Seconds = Field(60.0, description="A query that runs longer is killed.")
+    query_memory_bytes: Bytes = Field(GIB, description="Memory cap of one query's process.")
+    query_rows: int = Field(1_000_000, ge=1, description="Most rows one answer carries.")
+    query_answer_bytes: Bytes = Field(256 * MIB, description="Most bytes one answer carries.")
+    cache_bytes: Bytes = Field(
+        8 * GIB, description="Room for verified local copies of segments, when the store is not a local folder."
+    )
+    verify_seconds: Seconds = Field(3600.0, description="A verification asked over HTTP that runs longer is killed.")
+
+    @field_validator("origin")
+    @classmethod
+    def _origin_is_a_key_name(cls, value: str) -> str:
+        # It stands on the first line of checkpoints and in key names, where "+", white space and control bytes end it.
+        if value and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._~/:-]{0,199}", value):
+            raise ValueError("must be 1-200 of A-Z a-z 0-9 . _ ~ / : - and start with a letter or digit")
+        return value
+
+    @field_validator("writer")
+    @classmethod
+    def _writer_is_a_name(cls, value: str) -> str:
+        if value and not WRITER_ID.fullmatch(value):
+            raise ValueError(f"must match {WRITER_ID.pattern}")
+        return value
+
+    @field_validator("listen")
+    @classmethod
+    def _listen_is_an_address(cls, value: str) -> str:
+        host, _, port = value.rpartition(":")
+        if not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+            raise ValueError("must be <host>:<port>, such as 127.0.0.1:8420 or [::1]:8420")
+        return value
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Settings:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key must be given together")
+        archive, state = self.archive.absolute(), self.state.absolute()
+        if state == archive or archive in state.parents:
+            # Whoever can change the archive must not thereby reach the memory that would give him away.
+            raise ValueError("state must not lie inside archive")
+        if self.max_inflight_bytes < self.max_body_bytes:
+            raise ValueError("max_inflight_bytes must be at least max_body_bytes")
+        return self
+
+    @property
+    def host(self) -> str:
+        return self.listen.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        return int(self.listen.rpartition(":")[2])
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach the service."""
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
+def load(config: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """The settings from options (`overrides`, None left out), environment and file. Raises SettingsInvalid."""
+    file = _read(config) if config else {}
+    options = {name: value for name, value in (overrides or {}).items() if value is not None}
+
+    class Layered(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return (
+                InitSettingsSource(settings_cls, init_kwargs=options),
+                env_settings,
+                InitSettingsSource(settings_cls, init_kwargs=file),
+            )
+
+    try:
+        return Layered()
+    except ValidationError as error:
+        problems = [_explain(item["loc"], item["msg"], options, file, config) for item in error.errors()]
+        raise SettingsInvalid("; ".join(problems), hint="docs/settings.md lists every setting") from None
+
+
+def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]:
+    """Environment variables that look like settings but are none: probably misspelt."""
+    known = {name.upper() for name in Settings.model_fields} | NOT_SETTINGS
+    names = os.environ if environment is None else environment
+    return sorted(name for name in names if name.startswith(PREFIX) and name.removeprefix(PREFIX) not in known)
+
+
+def _read(config: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(config.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsInvalid(f"settings file {config}: {error}", hint="name a readable TOML file") from None
+
+
+def _explain(
+    location: tuple[int | str, ...],
+    reason: str,
+    options: Mapping[str, Any],
+    file: Mapping[str, Any],
+    config: Path | None,
+) -> str:
+    """`setting seal_bytes (STRONGROOM_SEAL_BYTES): input should be …`"""
+    reason = reason.removeprefix("Value error, ")
+    if not location:
+        return f"settings: {reason}"
+    name = str(location[0])
+    variable = PREFIX + name.upper()
+    if name in options:
+        origin = f"option --{name.replace('_', '-')}"
+    elif any(key.upper() == variable for key in os.environ):
+        origin = variable
+    elif name in file:
+        origin = str(config)
+    else:
+        origin = "default"
+    return f"setting {name} ({origin}): {reason[:1].lower()}{reason[1:]}"
