@@ -42,9 +42,7 @@ def index_of(key: str) -> int | None:
     return None
 
 
-def segment_key(
-    source: str, day: date, writer: str, epoch: int, first: int, last: int, retry: int = 0
-) -> str:
+def segment_key(source: str, day: date, writer: str, epoch: int, first: int, last: int, retry: int = 0) -> str:
     """Name of the segment of `source` and event date `day` from the writer's batches first..last.
 
     Deterministic, so that sealing again after a crash finds its own object. `retry` > 0 names the replacement when

@@ -1,0 +1,208 @@
+"""Segments: Parquet files whose records form one RFC 6962 tree with blinded leaves (docs/format.md §3).
+
+* Row groups hold exactly 65,536 records, the last one fewer. A full row group is a complete subtree, so the records
+  root is the root over the row-group roots, damage is located to a row group, and a proof reads one row group.
+* Leaf data = nonce ‖ record bytes. The 16-byte nonces of row group g are the leading bytes of
+  SHAKE-256(secret ‖ g as 8 bytes big-endian); the 32-byte secret is in the Parquet footer. A sibling hash in a proof
+  therefore does not let its reader guess the neighbouring record.
+* Leaf hashes are not stored: they would weigh more than a compressed flow record.
+* The same table, secret and metadata give the same bytes, so sealing again after a crash rebuilds the same object.
+
+Everything but `raw` is derived; only `raw` is evidence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from strongroom.archive.errors import FormatError
+from strongroom.archive.merkle import Tree, root_of
+
+FORMAT = "strongroom/segment/1"
+ROW_GROUP = 65_536
+NONCE_BYTES = 16
+SECRET_BYTES = 32
+
+UNIVERSAL = pa.schema(
+    [
+        pa.field("event_time", pa.timestamp("us", tz="UTC")),
+        pa.field("received_at", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("sequence", pa.int64(), nullable=False),
+        pa.field("position", pa.int64(), nullable=False),
+        pa.field("context", pa.binary()),
+        pa.field("raw", pa.binary(), nullable=False),
+    ]
+)
+
+_FORMAT_KEY, _SECRET_KEY = "strongroom.format", "strongroom.secret"
+# Columns that are unique per record or long: a dictionary would only be built to be thrown away.
+_NO_DICTIONARY = frozenset({"raw", "event_time", "received_at", "sequence", "position", "event_id", "request_id"})
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentFacts:
+    """What an entry says about a segment; roots and digest in hex."""
+
+    bytes: int
+    sha256: str
+    records: int
+    root: str
+    groups: tuple[str, ...]
+
+
+def write(path: Path, table: pa.Table, *, secret: bytes, metadata: Mapping[str, str]) -> SegmentFacts:
+    """Write `table` (the UNIVERSAL columns, then the source's) as a segment file at `path`.
+
+    `metadata` (source, date, writer, …) goes into the footer beside the format and the secret. Raises FormatError
+    when the table breaks the rules above.
+    """
+    if table.schema.names[: len(UNIVERSAL)] != UNIVERSAL.names or len(secret) != SECRET_BYTES or not table.num_rows:
+        raise FormatError("segment: needs the universal columns first, a 32-byte secret and at least one record")
+    footer = {
+        **{f"strongroom.{name}": text for name, text in metadata.items()},
+        _FORMAT_KEY: FORMAT,
+        _SECRET_KEY: secret.hex(),
+    }
+    table = table.replace_schema_metadata(footer)
+    with pq.ParquetWriter(
+        path,
+        table.schema,
+        compression="zstd",
+        compression_level=3,
+        use_dictionary=[name for name in table.schema.names if name not in _NO_DICTIONARY],
+        write_page_index=True,
+    ) as writer:
+        writer.write_table(table, row_group_size=ROW_GROUP)
+    roots = [
+        root_of(leaf_hashes(table.column("raw").slice(start, ROW_GROUP).to_pylist(), secret, group))
+        for group, start in enumerate(range(0, table.num_rows, ROW_GROUP))
+    ]
+    return _facts(path, table.num_rows, roots)
+
+
+def read_back(path: Path) -> SegmentFacts:
+    """Everything an entry says about the segment file at `path`, recomputed from its bytes alone.
+
+    Raises FormatError when the file is not a readable segment.
+    """
+    with _readable(path) as file:
+        secret = secret_of(file)
+        roots = [root_of(leaf_hashes(raws, secret, group)) for group, raws in enumerate(_raw_groups(file))]
+        return _facts(path, file.metadata.num_rows, roots)
+
+
+def leaf_hashes(raws: Sequence[bytes], secret: bytes, group: int) -> list[bytes]:
+    """Leaf hashes of the records of row group `group`, in row order."""
+    nonces = _nonces(secret, group, len(raws))
+    sha256 = hashlib.sha256
+    starts = range(0, len(nonces), NONCE_BYTES)
+    return [
+        sha256(b"\x00" + nonces[start : start + NONCE_BYTES] + raw).digest()
+        for start, raw in zip(starts, raws, strict=True)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordProof:
+    """One record with the path from its leaf to its segment's records root."""
+
+    raw: bytes
+    nonce: bytes
+    index: int
+    records: int
+    path: tuple[bytes, ...]
+    root: bytes
+
+
+def prove(path: Path, row: int) -> RecordProof:
+    """The record at `row` (0-based) of the segment file, with its inclusion proof. Reads one row group's records.
+
+    The roots of the other row groups are recomputed, not taken from the entry, so a proof is never built on an
+    unchecked claim. Raises FormatError when the file is damaged, ValueError when there is no such row.
+    """
+    with _readable(path) as file:
+        secret, records = secret_of(file), file.metadata.num_rows
+        if not 0 <= row < records:
+            raise ValueError(f"no row {row}: the segment has {records} records")
+        group, offset = divmod(row, ROW_GROUP)
+        roots: list[bytes] = []
+        inside: list[bytes] = []
+        raw = b""
+        for number, raws in enumerate(_raw_groups(file)):
+            leaves = leaf_hashes(raws, secret, number)
+            roots.append(root_of(leaves))
+            if number == group:
+                raw = raws[offset]
+                inside = Tree(leaves).inclusion_proof(offset, len(leaves))
+        above = Tree(roots).inclusion_proof(group, len(roots))
+        nonce = _nonces(secret, group, offset + 1)[-NONCE_BYTES:]
+        return RecordProof(raw, nonce, row, records, (*inside, *above), root_of(roots))
+
+
+def secret_of(file: pq.ParquetFile) -> bytes:
+    """The segment's secret, from an open file's footer. Raises FormatError when it is no Strongroom segment."""
+    footer = file.metadata.metadata or {}
+    if footer.get(_FORMAT_KEY.encode()) != FORMAT.encode():
+        raise FormatError("segment: the footer names no known format")
+    try:
+        secret = bytes.fromhex(footer[_SECRET_KEY.encode()].decode())
+    except (KeyError, ValueError):
+        raise FormatError("segment: the footer holds no secret") from None
+    if len(secret) != SECRET_BYTES:
+        raise FormatError("segment: the secret is not 32 bytes long")
+    return secret
+
+
+def tables(path: Path) -> Iterator[pa.Table]:
+    """The segment's row groups as tables, all columns. Raises FormatError when the file is damaged."""
+    with _readable(path) as file:
+        for group in range(file.metadata.num_row_groups):
+            yield file.read_row_group(group)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[pq.ParquetFile]:
+    """The Parquet file at `path`, checked for the row-group rule; whatever fails while reading is a FormatError."""
+    try:
+        with pq.ParquetFile(path) as file:
+            sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
+            if not sizes or any(size != ROW_GROUP for size in sizes[:-1]) or not 0 < sizes[-1] <= ROW_GROUP:
+                raise FormatError(f"segment: row groups of {sizes[:8]} records")
+            yield file
+    except (pa.ArrowException, OSError) as error:
+        raise FormatError(f"segment: unreadable: {error}") from None
+
+
+def _raw_groups(file: pq.ParquetFile) -> Iterator[list[bytes]]:
+    for group in range(file.metadata.num_row_groups):
+        raws = file.read_row_group(group, columns=["raw"]).column("raw").to_pylist()
+        if None in raws:
+            raise FormatError(f"segment: row group {group} has a row without a record")
+        yield raws
+
+
+def _nonces(secret: bytes, group: int, count: int) -> bytes:
+    return hashlib.shake_256(secret + group.to_bytes(8, "big")).digest(count * NONCE_BYTES)
+
+
+def _facts(path: Path, records: int, roots: Sequence[bytes]) -> SegmentFacts:
+    return SegmentFacts(
+        bytes=path.stat().st_size,
+        sha256=file_digest(path),
+        records=records,
+        root=root_of(roots).hex(),
+        groups=tuple(root.hex() for root in roots),
+    )
