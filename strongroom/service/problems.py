@@ -1,0 +1,149 @@
+"""The one mapping from error classes to RFC 9457 problem details.
+
+Rules:
+
+1. What may pass (backpressure, a full disk, a store that did not answer, any exception nobody foresaw, shutdown) is
+   `503` with `Retry-After`: the one status on which every serious forwarder keeps its data. Never 429, 500, 502 or
+   504, on which some drop it.
+2. What will never succeed as sent is a 4xx without Retry-After. FastAPI's own 422 never leaves the service: it is
+   answered as 400.
+3. The body is `application/problem+json`: type, title, status, detail, code, hint, instance. `code` is stable and
+   listed in docs/http.md (a test compares).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from strongroom.archive import errors as archive
+from strongroom.service import auth
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = 5
+
+log = structlog.get_logger(__name__)
+
+# Error class -> status and title. The nearest class in a raised error's ancestry counts.
+STATUS: dict[type[archive.StrongroomError], tuple[int, str]] = {
+    archive.StrongroomError: (503, "The service can't do this now"),
+    archive.ObjectMissing: (404, "No such object"),
+    archive.FormatError: (503, "Stored bytes break the archive format"),
+    auth.Unauthenticated: (401, "A valid token is needed"),
+    auth.Forbidden: (403, "The token does not allow this"),
+    auth.TokensUnavailable: (503, "The token store can't be read"),
+    auth.UnknownToken: (404, "No such token"),
+    auth.BadToken: (400, "No such token can be made"),
+}
+
+
+def status_of(error: archive.StrongroomError) -> tuple[int, str]:
+    """The status and title an error is answered with."""
+    return next(STATUS[cls] for cls in type(error).__mro__ if cls in STATUS)
+
+
+def problem(
+    status: int,
+    title: str,
+    detail: str,
+    *,
+    code: str,
+    hint: str = "",
+    instance: str = "",
+    headers: Mapping[str, str] = {},
+) -> Response:
+    """A problem details answer; a 503 carries Retry-After, a 401 the challenge."""
+    body: dict[str, Any] = {
+        "type": f"urn:strongroom:problem:{code}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "code": code,
+    }
+    if hint:
+        body["hint"] = hint
+    if instance:
+        body["instance"] = instance
+    extra = dict(headers)
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        extra.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
+    if status == HTTPStatus.UNAUTHORIZED:
+        extra.setdefault("WWW-Authenticate", "Bearer")
+    return Response(msgspec.json.encode(body), status, extra, MEDIA_TYPE)
+
+
+def answer(error: archive.StrongroomError, instance: str = "") -> Response:
+    """The problem details of an error raised on purpose."""
+    status, title = status_of(error)
+    return problem(status, title, error.message, code=error.code, hint=error.hint, instance=instance)
+
+
+class LastResort:
+    """ASGI middleware: an exception nobody foresaw is logged and answered 503, so that forwarders try again."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def noted(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        except Exception:
+            if scope["type"] != "http" or started:
+                # Half an answer is out: only a broken connection still tells the client that it is not whole.
+                raise
+            log.exception("request failed", method=scope["method"], path=scope["path"])
+            title = "The service failed unexpectedly"
+            detail = "nothing was acknowledged; try again"
+            await problem(503, title, detail, code="unexpected", instance=scope["path"])(scope, receive, send)
+
+
+def install(app: FastAPI) -> None:
+    """Route every error class to its problem details."""
+    app.add_exception_handler(archive.StrongroomError, _raised_on_purpose)
+    app.add_exception_handler(RequestValidationError, _invalid_request)
+    app.add_exception_handler(HTTPException, _http_exception)
+
+
+async def _raised_on_purpose(request: Request, error: Exception) -> Response:
+    assert isinstance(error, archive.StrongroomError)
+    response = answer(error, request.url.path)
+    report = log.warning if response.status_code >= 500 else log.info
+    report("refused", path=request.url.path, status=response.status_code, code=error.code, detail=error.message)
+    return response
+
+
+async def _invalid_request(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    faults = "; ".join(f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors())
+    hint = "the interactive page at /docs shows what this route takes"
+    return problem(400, "The request is not valid", faults, code="bad-request", hint=hint, instance=request.url.path)
+
+
+async def _http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = {404: "no-such-path", 405: "method-not-allowed"}.get(error.status_code, "http")
+    title = HTTPStatus(error.status_code).phrase
+    return problem(
+        error.status_code,
+        title,
+        f"{request.method} {request.url.path}: {error.detail}",
+        code=code,
+        instance=request.url.path,
+        headers=dict(error.headers or {}),
+    )
