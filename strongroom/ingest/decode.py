@@ -1,0 +1,248 @@
+"""Content codings: from a body as sent to its content, without trusting its size.
+
+A decoder is fed the body chunk by chunk while it arrives. It hashes and counts the decoded content, keeps the first
+64 KiB of it for recognising the source, and drops the rest: memory does not grow with what a body expands to. Both
+codecs are stepped so that one step yields at most a few MiB, whatever the input claims (a gzip byte expands to at most
+about 1 KiB, a zstd RLE block of four bytes to 128 KiB), and the bound is checked after every step.
+
+    identity    the bytes themselves
+    gzip        RFC 1952, any number of members; zero padding after the last one is ignored, as gzip(1) does
+    zstd        RFC 8878, any number of frames, windows up to 32 MiB
+    auto        gzip or zstd by their magic bytes, else identity
+
+All of it is CPU work that releases the interpreter lock; callers run it in threads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, Protocol, cast
+
+import zstandard
+from isal import isal_zlib
+
+from strongroom.ingest.errors import ExpandsTooFar, UndecodableBody, UnsupportedCoding
+
+Coding = Literal["identity", "gzip", "zstd"]
+
+HEAD_BYTES = 65_536
+_GZIP_MAGIC = b"\x1f\x8b\x08"
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_STEP_OUT = 1 << 20
+_STEP_IN = 1 << 18
+_ZSTD_STEP_IN = 1 << 10
+"""1 KiB of RLE blocks is 32 MiB of content: the most one step of the zstd decoder can put into memory."""
+_ZSTD_WINDOW = 1 << 25
+
+_NAMES: dict[str, Coding] = {"": "identity", "identity": "identity", "gzip": "gzip", "x-gzip": "gzip", "zstd": "zstd"}
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What is known of a body after it was decoded: digest (hex), head and size in bytes of its content."""
+
+    coding: Coding
+    sha256: str
+    head: bytes
+    bytes: int
+
+
+class _Expander(Protocol):
+    def feed(self, data: memoryview) -> Iterator[bytes | memoryview]: ...
+
+    def finish(self) -> None: ...
+
+
+class _Identity:
+    def feed(self, data: memoryview) -> Iterator[bytes | memoryview]:
+        yield data
+
+    def finish(self) -> None:
+        return
+
+
+class _Gzip:
+    def __init__(self) -> None:
+        self._member = isal_zlib.decompressobj(wbits=31)
+        self._inside = False
+        self._members = 0
+
+    def feed(self, data: memoryview) -> Iterator[bytes | memoryview]:
+        rest: bytes | memoryview = data
+        while len(rest):
+            if not self._inside:
+                rest = self._between_members(rest)
+                if not rest:
+                    return
+            try:
+                piece = self._member.decompress(rest, _STEP_OUT)
+            except isal_zlib.IsalError as error:  # type: ignore[misc]  # the stub calls the class an instance
+                raise UndecodableBody(
+                    f"the gzip body is broken: {error}", hint="send it again from the original"
+                ) from None
+            if piece:
+                yield piece
+            if self._member.eof:
+                rest = self._member.unused_data
+                self._member = isal_zlib.decompressobj(wbits=31)
+                self._inside = False
+                self._members += 1
+            else:
+                rest = self._member.unconsumed_tail
+                if not rest and len(piece) == _STEP_OUT:
+                    yield from self._pending()
+
+    def _between_members(self, rest: bytes | memoryview) -> bytes:
+        # Tape-style zero padding may follow a member, nothing else but a further member.
+        kept = bytes(rest).lstrip(b"\0") if self._members else bytes(rest)
+        self._inside = bool(kept)
+        return kept
+
+    def _pending(self) -> Iterator[bytes]:
+        # The input is used up but the output step was exactly full: the codec may hold more content back.
+        while not self._member.eof:
+            piece = self._member.decompress(b"", _STEP_OUT)
+            if not piece:
+                return
+            yield piece
+        self._member = isal_zlib.decompressobj(wbits=31)
+        self._inside = False
+        self._members += 1
+
+    def finish(self) -> None:
+        if self._inside or not self._members:
+            raise UndecodableBody("the gzip body ends early", hint="it was cut on the way; send it again")
+
+
+class _Zstd:
+    def __init__(self) -> None:
+        self._frame = self._new()
+        self._inside = False
+        self._frames = 0
+
+    @staticmethod
+    def _new() -> zstandard.ZstdDecompressionObj:
+        return zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).decompressobj()
+
+    def feed(self, data: memoryview) -> Iterator[bytes | memoryview]:
+        for start in range(0, len(data), _ZSTD_STEP_IN):
+            rest = bytes(data[start : start + _ZSTD_STEP_IN])
+            while rest:
+                self._inside = True
+                try:
+                    piece = self._frame.decompress(rest)
+                except zstandard.ZstdError as error:
+                    raise UndecodableBody(
+                        f"the zstd body is broken: {error}", hint="send it again from the original"
+                    ) from None
+                rest = b""
+                if self._frame.eof:
+                    rest = self._frame.unused_data
+                    self._frame = self._new()
+                    self._inside = False
+                    self._frames += 1
+                if piece:
+                    yield piece
+
+    def finish(self) -> None:
+        if self._inside or not self._frames:
+            raise UndecodableBody("the zstd body ends early", hint="it was cut on the way; send it again")
+
+
+_EXPANDERS: dict[Coding, type[_Identity] | type[_Gzip] | type[_Zstd]] = {
+    "identity": _Identity,
+    "gzip": _Gzip,
+    "zstd": _Zstd,
+}
+
+
+def coding_named(content_encoding: str) -> Coding:
+    """The coding a Content-Encoding value names. Raises UnsupportedCoding."""
+    try:
+        return _NAMES[content_encoding.strip().lower()]
+    except KeyError:
+        raise UnsupportedCoding(
+            f"content coding {content_encoding!r} is not decoded here", hint="send identity, gzip or zstd"
+        ) from None
+
+
+def coding_of(magic: bytes) -> Coding:
+    """The coding the first four bytes of a body show."""
+    if magic.startswith(_GZIP_MAGIC):
+        return "gzip"
+    return "zstd" if magic.startswith(_ZSTD_MAGIC) else "identity"
+
+
+class Decoder:
+    """Decodes one body as it streams in. `coding` is a Content-Encoding value or "auto"; `limit` bounds the content.
+
+    Raises UnsupportedCoding at once; `feed` and `finish` raise UndecodableBody and ExpandsTooFar. After an error the
+    decoder is of no further use.
+    """
+
+    def __init__(self, coding: str, limit: int) -> None:
+        self._limit = limit
+        self._undecided = b""
+        self._coding: Coding | None = None if coding == "auto" else coding_named(coding)
+        self._expander: _Expander | None = None
+        if self._coding:
+            self._expander = _EXPANDERS[self._coding]()
+        self._hash = hashlib.sha256()
+        self._head = bytearray()
+        self._bytes = 0
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes of the body as sent."""
+        if self._expander is None:
+            chunk = self._undecided + chunk
+            if len(chunk) < len(_ZSTD_MAGIC):
+                self._undecided = chunk
+                return
+        self._expand(chunk)
+
+    def finish(self) -> Decoded:
+        """The body has ended."""
+        if self._expander is None:
+            self._expand(self._undecided)
+        cast(_Expander, self._expander).finish()
+        return Decoded(cast(Coding, self._coding), self._hash.hexdigest(), bytes(self._head), self._bytes)
+
+    def _expand(self, chunk: bytes) -> None:
+        if self._expander is None:
+            self._coding = coding_of(chunk[:4])
+            self._expander = _EXPANDERS[self._coding]()
+            self._undecided = b""
+        view = memoryview(chunk)
+        for start in range(0, len(view), _STEP_IN):
+            for piece in self._expander.feed(view[start : start + _STEP_IN]):
+                self._take(piece)
+
+    def _take(self, piece: bytes | memoryview) -> None:
+        self._bytes += len(piece)
+        if self._bytes > self._limit:
+            raise ExpandsTooFar(
+                f"the content passes {self._limit} bytes when decoded", hint="send it in smaller deliveries"
+            )
+        self._hash.update(piece)
+        if len(self._head) < HEAD_BYTES:
+            self._head += piece[: HEAD_BYTES - len(self._head)]
+
+
+def decode_whole(body: bytes, coding: Coding, limit: int) -> bytes:
+    """The whole content of a stored body. Raises UndecodableBody, ExpandsTooFar."""
+    if coding == "identity":
+        return body
+    expander = _EXPANDERS[coding]()
+    pieces: list[bytes | memoryview] = []
+    size = 0
+    view = memoryview(body)
+    for start in range(0, len(view), _STEP_IN):
+        for piece in expander.feed(view[start : start + _STEP_IN]):
+            size += len(piece)
+            if size > limit:
+                raise ExpandsTooFar(f"the content passes {limit} bytes when decoded")
+            pieces.append(piece)
+    expander.finish()
+    return b"".join(pieces)
