@@ -1,0 +1,118 @@
+"""What verification says: findings with stable codes, each precise about what, where, and what to do next. Pure.
+
+The catalogue below is the reference page's source (docs/findings.md is compared with it by a test). One change to an
+archive yields the finding that names it, not the avalanche that follows from it; a sound archive yields none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+Severity = Literal["critical", "error", "warning"]
+
+
+class Kind(NamedTuple):
+    """One line of the catalogue."""
+
+    severity: Severity
+    meaning: str
+    next_step: str
+
+
+_COPY = "Compare with a replica or backup; keep the damaged object as evidence of the change."
+_STOP = "Stop the writers, keep everything as it is, and establish who had access since the last good checkpoint."
+
+CATALOGUE: Mapping[str, Kind] = {
+    "IDENTITY_CHANGED": Kind("critical", "archive.json is not the one entry 0 commits to, or names another log", _STOP),
+    "ENTRY_MISSING": Kind("critical", "an entry of the log is gone while later entries or checkpoints exist", _COPY),
+    "ENTRY_CHANGED": Kind("critical", "an entry's bytes are not those that were signed and chained", _COPY),
+    "ENTRY_NOT_CANONICAL": Kind("critical", "an entry's bytes do not decode as a canonical entry", _COPY),
+    "ENTRY_OUT_OF_PLACE": Kind("critical", "an entry stands at another index, or in another log, than it says", _COPY),
+    "ENTRY_UNSIGNED": Kind(
+        "error",
+        "entries beyond the newest valid checkpoint: the signer never vouched for them",
+        "If the signer was down, start it: it checks and signs them. If it refuses, treat them as forged.",
+    ),
+    "WRITER_GAP": Kind("critical", "a writer's batch numbers have a hole: accepted batches are not in the log", _STOP),
+    "WRITER_OVERLAP": Kind("critical", "a writer sealed batch numbers twice: a restored spool or a forger", _STOP),
+    "CHECKPOINT_SIGNATURE": Kind(
+        "critical", "a checkpoint is not validly signed by every key of the verifier's policy", _STOP
+    ),
+    "CHECKPOINT_MALFORMED": Kind(
+        "critical", "a checkpoint object does not parse, or states another log or size", _STOP
+    ),
+    "CHECKPOINT_INCONSISTENT": Kind(
+        "critical", "a validly signed checkpoint states another root than the entries give", _STOP
+    ),
+    "CHECKPOINT_MISSING": Kind("error", "the checkpoint this verifier saw last is gone, its entries are there", _COPY),
+    "CHECKPOINT_ROLLBACK": Kind(
+        "critical", "the log is shorter than this verifier has seen it: its end was cut off", _STOP
+    ),
+    "CHECKPOINT_STALE": Kind("error", "the newest checkpoint is older than allowed", "Check that the service runs."),
+    "HISTORY_REWRITTEN": Kind(
+        "critical", "the log has another root than this verifier has seen at the same size", _STOP
+    ),
+    "SEGMENT_MISSING": Kind("critical", "a segment an entry names is gone", _COPY),
+    "SEGMENT_CHANGED": Kind("critical", "a segment's bytes are not those its entry commits to", _COPY),
+    "DETAILS_MISSING": Kind("critical", "a details object an entry names is gone", _COPY),
+    "DETAILS_CHANGED": Kind("critical", "a details object's bytes are not those its entry commits to", _COPY),
+    "RECORD_ROOT_MISMATCH": Kind(
+        "critical", "a segment with the right bytes does not have the records root its entry states", _STOP
+    ),
+    "DERIVED_COLUMN_MISMATCH": Kind(
+        "critical",
+        "typed columns are not what the record's bytes give: queries over them would mislead",
+        "Trust `raw` only for these rows; seal a corrected copy; establish which software wrote the segment.",
+    ),
+    "DETAILS_MISMATCH": Kind("error", "details state counts, times or hours that the segment does not have", _STOP),
+    "ORPHAN": Kind(
+        "warning",
+        "an object that no entry names or explains",
+        "It is not part of the archive and nothing reads it. Find out who put it there.",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing verification says.
+
+    `object` is the name of the object concerned. `where` narrows it down: index, row_groups, rows (first and last,
+    0-based, inclusive), column. `last_good` and `first_bad` are tree sizes that bracket when it happened, where known.
+    """
+
+    code: str
+    object: str
+    expected: str
+    actual: str
+    where: Mapping[str, Any]
+    last_good: int | None = None
+    first_bad: int | None = None
+
+    @property
+    def severity(self) -> Severity:
+        """From the catalogue."""
+        return CATALOGUE[self.code].severity
+
+    def to_json(self) -> dict[str, Any]:
+        """All facts, with the catalogue's words."""
+        kind = CATALOGUE[self.code]
+        return {
+            "code": self.code,
+            "severity": kind.severity,
+            "meaning": kind.meaning,
+            "object": self.object,
+            "expected": self.expected,
+            "actual": self.actual,
+            "where": dict(self.where),
+            "last_good": self.last_good,
+            "first_bad": self.first_bad,
+            "next_step": kind.next_step,
+        }
+
+    def __str__(self) -> str:
+        narrowed = "".join(f", {name} {value}" for name, value in self.where.items())
+        bracket = f"; last good at size {self.last_good}" if self.last_good is not None else ""
+        return f"{self.code}: {self.object}{narrowed}: expected {self.expected}, found {self.actual}{bracket}"

@@ -1,0 +1,208 @@
+"""The log: the append-only sequence of entries, at once a hash chain and an RFC 6962 tree.
+
+Appending is one create-if-absent of `log/entry/<n>`: it decides between racing writers and it is the commit, so a
+batch that an entry names is in the archive exactly once and no other state needs to agree. There is no head object:
+the head is the highest contiguous entry. A writer that loses the race follows what the winner wrote and tries the next
+index; its segments do not change, only its small entry does.
+
+A create that fails with an unknown outcome (StoreUnavailable) is read back: either our bytes are there, or somebody
+else's, or none; only the last is passed on as an error. What was committed before a lost answer is recognised by its
+writer range, so trying again never commits twice.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from strongroom.archive import canonical, layout
+from strongroom.archive import entry as entries
+from strongroom.archive.chain import Chain
+from strongroom.archive.entry import Draft, Entry
+from strongroom.archive.errors import FormatError, ObjectExists, ObjectMissing, StoreUnavailable
+from strongroom.archive.merkle import Tree, leaf_hash
+from strongroom.archive.note import parse_vkey
+from strongroom.archive.stores.store import ObjectStore
+
+FORMAT = "strongroom/archive/1"
+HASH_SUITE = "sha256"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """archive.json: which archive this is. `data` are its stored bytes, which entry 0 commits to."""
+
+    origin: str
+    archive_id: str
+    created: str
+    keys: tuple[str, ...]
+    data: bytes
+
+
+def read_identity(store: ObjectStore) -> Identity:
+    """The archive's identity. Raises ObjectMissing when this is no archive, FormatError when it is damaged."""
+    try:
+        data = store.get(layout.IDENTITY)
+    except ObjectMissing:
+        raise ObjectMissing(f"no archive in {store.description}", hint="check the path, or create one first") from None
+    value = canonical.decode(data)
+    try:
+        if (value["format"], value["hash"]) != (FORMAT, HASH_SUITE):
+            raise FormatError(f"archive.json: unknown format {value['format']} with {value['hash']}")
+        return Identity(value["origin"], value["id"], value["created"], tuple(value["keys"]), data)
+    except (KeyError, TypeError) as error:
+        raise FormatError(f"archive.json: malformed member {error}") from None
+
+
+class Log:
+    """One archive's log. Thread-safe; any number of processes may append to the same store."""
+
+    def __init__(self, store: ObjectStore, identity: Identity) -> None:
+        """Use `Log.create` or `Log.open`."""
+        self.store = store
+        self.identity = identity
+        self._chain = Chain(identity.origin, identity.data)
+        self._tree = Tree()
+        self._lock = threading.RLock()
+
+    @classmethod
+    def create(cls, store: ObjectStore, origin: str, vkeys: Sequence[str], now: datetime) -> Log:
+        """Create the archive, or open it when it exists with this origin. Safe to repeat after a crash half-way."""
+        for vkey in vkeys:
+            if parse_vkey(vkey).name != origin:
+                raise FormatError(f"key {vkey.split('+')[0]!r} can't sign for the log {origin!r}: names must be equal")
+        value = {
+            "format": FORMAT,
+            "hash": HASH_SUITE,
+            "id": secrets.token_hex(16),
+            "origin": origin,
+            "created": entries.timestamp(now),
+            "keys": list(vkeys),
+        }
+        try:
+            store.create(layout.IDENTITY, canonical.encode(value))
+        except ObjectExists:
+            found = read_identity(store).origin
+            if found != origin:
+                raise FormatError(f"{store.description} holds the archive {found!r}, not {origin!r}") from None
+        log = cls.open(store)
+        if log.size == 0:
+            log.append(Draft("genesis", now, data={"archive": log.identity.archive_id}))
+        return log
+
+    @classmethod
+    def open(cls, store: ObjectStore) -> Log:
+        """Open an archive and read its log. Raises ObjectMissing, FormatError."""
+        log = cls(store, read_identity(store))
+        log.refresh()
+        return log
+
+    @property
+    def origin(self) -> str:
+        """The log's name, as checkpoints state it."""
+        return self.identity.origin
+
+    @property
+    def size(self) -> int:
+        """Number of entries read so far."""
+        return self._tree.size
+
+    def refresh(self) -> int:
+        """Read the entries that were appended since. Returns the size. Raises FormatError on a broken chain."""
+        with self._lock:
+            while (data := self._fetch(self.size)) is not None:
+                self._take(data)
+            return self.size
+
+    def append(self, draft: Draft) -> Entry:
+        """Commit `draft` as the next entry and return it in its place.
+
+        When it returns, the entry is durable and was read back. Raises StoreUnavailable when nothing was committed or
+        the outcome can't be learnt, FormatError when the draft breaks a rule.
+        """
+        with self._lock:
+            while True:
+                before = self.size
+                self.refresh()
+                if (committed := self._committed_since(before, draft)) is not None:
+                    return committed
+                entry = entries.place(draft, origin=self.origin, index=self.size, prev=self._chain.prev)
+                data = entries.encode(entry)
+                try:
+                    self.store.create(layout.entry_key(entry.index), data)
+                except ObjectExists:
+                    continue
+                except StoreUnavailable:
+                    if self._fetch(entry.index) is None:
+                        raise
+                    continue
+                if self._fetch(entry.index) != data:
+                    raise FormatError(f"entry {entry.index} does not read back as it was written")
+                self._take(data)
+                return entry
+
+    def entry_bytes(self, index: int) -> bytes:
+        """The stored bytes of the entry at `index`. Raises ObjectMissing."""
+        return self.store.get(layout.entry_key(index))
+
+    def entry(self, index: int) -> Entry:
+        """The entry at `index`. Raises ObjectMissing, FormatError."""
+        return entries.decode(self.entry_bytes(index))
+
+    def entries(self, start: int = 0, stop: int | None = None) -> Iterator[Entry]:
+        """The entries start … stop-1 (all that are known by default), read from the store."""
+        for index in range(start, self.size if stop is None else min(stop, self.size)):
+            yield self.entry(index)
+
+    def next_of(self, writer: str) -> tuple[int, int] | None:
+        """(epoch, next batch number) of a writer in the log, None when it never wrote."""
+        with self._lock:
+            return self._chain.next_of(writer)
+
+    def root(self, size: int | None = None) -> bytes:
+        """Root over the first `size` entries."""
+        with self._lock:
+            return self._tree.root(size)
+
+    def inclusion_proof(self, index: int, size: int) -> list[bytes]:
+        """That the entry `index` is in the tree of `size` entries. Raises ValueError."""
+        with self._lock:
+            return self._tree.inclusion_proof(index, size)
+
+    def consistency_proof(self, old: int, new: int) -> list[bytes]:
+        """That the tree of `new` entries extends the tree of `old`. Raises ValueError."""
+        with self._lock:
+            return self._tree.consistency_proof(old, new)
+
+    def _fetch(self, index: int) -> bytes | None:
+        try:
+            return self.store.get(layout.entry_key(index))
+        except ObjectMissing:
+            return None
+
+    def _take(self, data: bytes) -> None:
+        index = self._tree.size
+        _, violations = self._chain.follow(data)
+        if violations:
+            first = violations[0]
+            raise FormatError(
+                f"entry {index}: {first.code}: expected {first.expected}, found {first.actual}",
+                hint="run `strongroom verify`: the archive was changed",
+            )
+        self._tree.append(leaf_hash(data))
+
+    def _committed_since(self, before: int, draft: Draft) -> Entry | None:
+        """Our own commit, if a try whose answer was lost had succeeded after all."""
+        if draft.writer is None or draft.writer.empty:
+            return None
+        return next((entry for entry in self.entries(before) if entry.writer == draft.writer), None)
+
+
+def checkpoint_sizes(store: ObjectStore, start: int = 0) -> list[int]:
+    """Tree sizes ≥ `start` that have a checkpoint object, ascending."""
+    after = layout.checkpoint_key(start - 1) if start else layout.CHECKPOINTS
+    sizes = (layout.index_of(info.key) for info in store.list(layout.CHECKPOINTS, after))
+    return [size for size in sizes if size is not None]
