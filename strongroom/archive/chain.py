@@ -30,7 +30,7 @@ class Violation:
     actual: str
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Position:
     """Where a writer stands: the epoch, the next batch number, and the commit under way if it has several parts."""
 
@@ -81,6 +81,13 @@ class Chain:
         if entry.writer is not None:
             violations += self._follow_writer(entry.writer)
         return entry, violations
+
+    def copy(self) -> Chain:
+        """The same state, to try an entry on before it is committed."""
+        twin = Chain(self.origin, b"")
+        twin.size, twin.prev, twin._damaged = self.size, self.prev, self._damaged
+        twin._writers = dict(self._writers)
+        return twin
 
     def next_of(self, writer: str) -> tuple[int, int] | None:
         """(epoch, next batch number) of a writer, None when the log does not know it."""

@@ -106,6 +106,11 @@ class Entry:
     details: ObjectRef | None
     data: Mapping[str, Any]
 
+    @property
+    def objects(self) -> tuple[SegmentRef | ObjectRef, ...]:
+        """Every object the entry commits to."""
+        return (*self.segments, *((self.details,) if self.details else ()))
+
 
 def place(draft: Draft, *, origin: str, index: int, prev: str) -> Entry:
     """The draft as the entry at `index`."""

@@ -7,10 +7,13 @@ archive yields the finding that names it, not the avalanche that follows from it
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from strongroom.archive.note import Checkpoint
+
 Severity = Literal["critical", "error", "warning"]
+Level = Literal["quick", "complete", "deep"]
 
 
 class Kind(NamedTuple):
@@ -116,3 +119,40 @@ class Finding:
         narrowed = "".join(f", {name} {value}" for name, value in self.where.items())
         bracket = f"; last good at size {self.last_good}" if self.last_good is not None else ""
         return f"{self.code}: {self.object}{narrowed}: expected {self.expected}, found {self.actual}{bracket}"
+
+
+@dataclass(slots=True)
+class Report:
+    """The outcome of one verification. Sound means: no finding."""
+
+    level: Level
+    origin: str
+    started: str
+    finished: str = ""
+    size: int = 0
+    root: str = ""
+    checkpoint: Checkpoint | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing was found."""
+        return not self.findings
+
+    def to_json(self) -> dict[str, Any]:
+        """The report for machines."""
+        return {
+            "sound": self.sound,
+            "level": self.level,
+            "origin": self.origin,
+            "started": self.started,
+            "finished": self.finished,
+            "size": self.size,
+            "root": self.root,
+            "checkpoint": self.checkpoint.size if self.checkpoint else 0,
+            "counts": self.counts,
+            "notes": self.notes,
+            "findings": [finding.to_json() for finding in self.findings],
+        }

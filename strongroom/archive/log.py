@@ -131,6 +131,7 @@ class Log:
                     return committed
                 entry = entries.place(draft, origin=self.origin, index=self.size, prev=self._chain.prev)
                 data = entries.encode(entry)
+                _must_follow(self._chain.copy(), entry.index, data)
                 try:
                     self.store.create(layout.entry_key(entry.index), data)
                 except ObjectExists:
@@ -185,13 +186,7 @@ class Log:
 
     def _take(self, data: bytes) -> None:
         index = self._tree.size
-        _, violations = self._chain.follow(data)
-        if violations:
-            first = violations[0]
-            raise FormatError(
-                f"entry {index}: {first.code}: expected {first.expected}, found {first.actual}",
-                hint="run `strongroom verify`: the archive was changed",
-            )
+        _must_follow(self._chain, index, data)
         self._tree.append(leaf_hash(data))
 
     def _committed_since(self, before: int, draft: Draft) -> Entry | None:
@@ -199,6 +194,17 @@ class Log:
         if draft.writer is None or draft.writer.empty:
             return None
         return next((entry for entry in self.entries(before) if entry.writer == draft.writer), None)
+
+
+def _must_follow(chain: Chain, index: int, data: bytes) -> None:
+    """Move `chain` on by `data`. Raises FormatError when it breaks a rule."""
+    _, violations = chain.follow(data)
+    if violations:
+        first = violations[0]
+        raise FormatError(
+            f"entry {index}: {first.code}: expected {first.expected}, found {first.actual}",
+            hint="run `strongroom verify` to see whether the archive was changed",
+        )
 
 
 def checkpoint_sizes(store: ObjectStore, start: int = 0) -> list[int]:

@@ -20,7 +20,7 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from hashlib import sha256
 from typing import Protocol
@@ -91,7 +91,7 @@ class VerifierKey:
     name: str
     key_id: bytes
     type: KeyType
-    public: bytes
+    public: bytes = field(repr=False)
 
     def vkey(self) -> str:
         """The key's text form."""

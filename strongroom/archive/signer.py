@@ -93,7 +93,7 @@ class Signer:
             )
 
     def _check_objects(self, entry: Entry) -> None:
-        for reference in (*entry.segments, *((entry.details,) if entry.details else ())):
+        for reference in entry.objects:
             actual = object_digest(self._store, reference)
             if actual != reference.sha256:
                 raise SignerRefused(

@@ -1,0 +1,241 @@
+"""The log as a verifier finds it: what its entries and checkpoints break, and the judgement over that.
+
+The rules are archive/chain.py's; this module holds the stored log against them, against the checkpoints, and against
+the verifier's own policy and memory. Its judgement names each change once and where it was made:
+
+* Every validly signed checkpoint whose root the tree has moves *last good* up; the first whose root differs is *first
+  bad*. A change lies between the two.
+* When `prev` of an entry and the bytes before it disagree, the checkpoints decide which of the two was changed.
+* What a named change explains (later links, later checkpoints, the verifier's memory) is not reported again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from strongroom.archive import entry as entries
+from strongroom.archive import layout, note
+from strongroom.archive.chain import Chain, Violation
+from strongroom.archive.entry import Entry
+from strongroom.archive.errors import FormatError, ObjectMissing
+from strongroom.archive.findings import Finding, Report
+from strongroom.archive.log import checkpoint_sizes, read_identity
+from strongroom.archive.merkle import Tree, leaf_hash
+from strongroom.archive.note import Checkpoint
+from strongroom.archive.stores.store import ObjectStore
+from strongroom.archive.trust import Trust
+
+
+class History:
+    """The log as found: its entries' violations, its tree, its checkpoints, and the judgement over them."""
+
+    def __init__(self, store: ObjectStore, trust: Trust) -> None:
+        self.store = store
+        self.trust = trust
+        self.tree = Tree()
+        self.length = 0  # indices 0 … length-1 were looked at
+        self.first_hole: int | None = None
+        self.violations: dict[int, list[Violation]] = {}
+        self.bad: set[int] = set()  # entries a finding blames; what they name is not held against other objects
+        self.last_good = 0  # largest size whose checkpoint agrees with the tree
+        self.first_bad: tuple[Checkpoint, bytes] | None = None  # the first that does not, and the tree's root there
+        self.writers: Chain
+
+    @classmethod
+    def read(cls, store: ObjectStore, trust: Trust, listed: dict[str, int], report: Report) -> History:
+        history = cls(store, trust)
+        identity = b""
+        try:
+            found = read_identity(store)
+            identity = found.data
+            if found.origin != trust.origin:
+                report.findings.append(
+                    Finding(
+                        "IDENTITY_CHANGED", layout.IDENTITY, f"the log {trust.origin}", f"the log {found.origin}", {}
+                    )
+                )
+        except FormatError as error:
+            report.findings.append(
+                Finding("IDENTITY_CHANGED", layout.IDENTITY, "a canonical identity", error.message, {})
+            )
+        history.writers = Chain(trust.origin, identity)
+        history._read_entries(listed)
+        history._read_checkpoints(report)
+        return history
+
+    def entries(self) -> Iterator[Entry]:
+        """Entries no finding blames, in order."""
+        for index in range(self.length):
+            if index not in self.bad:
+                try:
+                    yield entries.decode(self.store.get(layout.entry_key(index)))
+                except (ObjectMissing, FormatError):  # changed between the two readings: the next run will say
+                    continue
+
+    def judge(self, report: Report) -> None:
+        """Turn violations into findings: each change once, where it was made."""
+        last_good, first_bad = self.last_good, self.first_bad[0].size if self.first_bad else None
+        findings: dict[tuple[str, int], Finding] = {}
+
+        def blame(code: str, index: int, expected: str, actual: str) -> None:
+            self.bad.add(index)
+            key = layout.entry_key(index)
+            findings[code, index] = Finding(code, key, expected, actual, {"index": index}, last_good, first_bad)
+
+        for index, found in self.violations.items():
+            for violation in found:
+                if violation.code != "ENTRY_CHAIN":
+                    blame(violation.code, index, violation.expected, violation.actual)
+        for index, found in self.violations.items():
+            for violation in (v for v in found if v.code == "ENTRY_CHAIN"):
+                self._judge_link(index, violation, report, blame)
+        if self.first_bad is not None and not any(last_good <= index < self.first_bad[0].size for index in self.bad):
+            self._judge_bracket(*self.first_bad, report, blame)
+        report.findings += [findings[key] for key in sorted(findings, key=lambda key: key[1])]
+        self._judge_memory(report)
+        self._judge_unsigned(report)
+        report.counts["entries"] = self.length
+        report.size = self.tree.size
+        report.root = self.tree.root().hex()
+
+    def _read_entries(self, listed: dict[str, int]) -> None:
+        indices = [
+            index for key in listed if key.startswith(layout.ENTRIES) and (index := layout.index_of(key)) is not None
+        ]
+        sizes = [
+            size for key in listed if key.startswith(layout.CHECKPOINTS) and (size := layout.index_of(key)) is not None
+        ]
+        # A checkpoint says how many entries there must be, also when the newest of them are gone.
+        self.length = max(
+            [index + 1 for index in indices] + [size for size in sizes if size <= 2 * len(indices) + 64] + [0]
+        )
+        for index in range(self.length):
+            data = _fetch(self.store, layout.entry_key(index))
+            _, violations = self.writers.follow(data)
+            if violations:
+                self.violations[index] = violations
+            if data is None:
+                self.first_hole = index if self.first_hole is None else self.first_hole
+            elif self.first_hole is None:
+                self.tree.append(leaf_hash(data))
+
+    def _read_checkpoints(self, report: Report) -> None:
+        sizes = checkpoint_sizes(self.store)
+        if report.level == "quick" and self.trust.memory is not None:
+            sizes = [size for size in sizes if size >= self.trust.memory.size]
+        report.counts["checkpoints"] = len(sizes)
+        for size in sizes:
+            checkpoint = self._checkpoint(size, report)
+            if checkpoint is None or size > self.tree.size:
+                continue
+            root = self.tree.root(size)
+            if checkpoint.root == root:
+                self.last_good = max(self.last_good, size) if self.first_bad is None else self.last_good
+                report.checkpoint = checkpoint
+            elif self.first_bad is None:
+                self.first_bad = (checkpoint, root)
+
+    def _checkpoint(self, size: int, report: Report) -> Checkpoint | None:
+        """The checkpoint of `size` when it is one the policy believes, else None and a finding."""
+        key = layout.checkpoint_key(size)
+        try:
+            signed = note.parse(self.store.get(key))
+            checkpoint = note.parse_checkpoint(signed.text)
+        except ObjectMissing:
+            return None
+        except FormatError as error:
+            report.findings.append(
+                Finding("CHECKPOINT_MALFORMED", key, "a signed checkpoint", error.message, {"size": size})
+            )
+            return None
+        if (checkpoint.origin, checkpoint.size) != (self.trust.origin, size):
+            actual = f"size {checkpoint.size} of {checkpoint.origin}"
+            report.findings.append(
+                Finding("CHECKPOINT_MALFORMED", key, f"size {size} of {self.trust.origin}", actual, {"size": size})
+            )
+            return None
+        try:
+            missing = set(self.trust.keys) - set(note.verify(signed, self.trust.keys))
+            problem = f"no signature by {', '.join(_fingerprint(key) for key in missing)}" if missing else ""
+        except FormatError as error:
+            problem = error.message
+        if problem:
+            expected = f"signatures by {', '.join(_fingerprint(key) for key in self.trust.keys)}"
+            report.findings.append(Finding("CHECKPOINT_SIGNATURE", key, expected, problem, {"size": size}))
+            return None
+        return checkpoint
+
+    def _judge_link(
+        self, index: int, violation: Violation, report: Report, blame: Callable[[str, int, str, str], None]
+    ) -> None:
+        """`prev` of entry `index` and the bytes before it disagree: which of the two was changed?"""
+        if index == 0:
+            report.findings.append(
+                Finding("IDENTITY_CHANGED", layout.IDENTITY, f"SHA-256 {violation.actual}", violation.expected, {})
+            )
+        elif self.bad & {index - 1, index}:
+            return  # already explained by what is wrong with one of them
+        elif self.last_good >= index:
+            blame("ENTRY_CHANGED", index, f"prev {violation.expected}", f"prev {violation.actual}")
+        else:
+            blame("ENTRY_CHANGED", index - 1, f"SHA-256 {violation.actual}", violation.expected)
+
+    def _judge_bracket(
+        self, checkpoint: Checkpoint, root: bytes, report: Report, blame: Callable[[str, int, str, str], None]
+    ) -> None:
+        """A signed root differs although the chain holds: the newest entry was changed, or history was rewritten."""
+        expected, actual = f"root {checkpoint.root.hex()}", f"root {root.hex()}"
+        if checkpoint.size - self.last_good == 1:
+            blame("ENTRY_CHANGED", checkpoint.size - 1, expected, actual)
+            return
+        self.bad.update(range(self.last_good, checkpoint.size))
+        where = {"size": checkpoint.size, "entries": f"{self.last_good}..{checkpoint.size - 1}"}
+        key = layout.checkpoint_key(checkpoint.size)
+        report.findings.append(
+            Finding("CHECKPOINT_INCONSISTENT", key, expected, actual, where, self.last_good, checkpoint.size)
+        )
+
+    def _judge_memory(self, report: Report) -> None:
+        memory = self.trust.memory
+        if memory is None or any(index < memory.size for index in self.bad):
+            return
+        expected = f"{memory.size} entries with root {memory.root.hex()}"
+        key = layout.checkpoint_key(memory.size)
+        if self.tree.size < memory.size:
+            report.findings.append(
+                Finding("CHECKPOINT_ROLLBACK", key, expected, f"{self.tree.size} entries", {}, self.tree.size)
+            )
+        elif self.tree.root(memory.size) != memory.root:
+            report.findings.append(
+                Finding("HISTORY_REWRITTEN", key, expected, f"root {self.tree.root(memory.size).hex()}", {})
+            )
+        elif memory.size > self.last_good and self.first_bad is None and not _about_checkpoints(report):
+            report.findings.append(Finding("CHECKPOINT_MISSING", key, expected, "no such checkpoint", {}))
+
+    def _judge_unsigned(self, report: Report) -> None:
+        if self.first_bad is not None or self.first_hole is not None or _about_checkpoints(report):
+            return
+        unsigned = [index for index in range(self.last_good, self.tree.size) if index not in self.bad]
+        if unsigned:
+            where = {"index": unsigned[0], "entries": f"{unsigned[0]}..{unsigned[-1]}"}
+            actual = f"newest checkpoint covers {self.last_good}"
+            key = layout.entry_key(unsigned[0])
+            report.findings.append(
+                Finding("ENTRY_UNSIGNED", key, f"a checkpoint of size {self.tree.size}", actual, where, self.last_good)
+            )
+            self.bad.update(unsigned)
+
+
+def _fetch(store: ObjectStore, key: str) -> bytes | None:
+    try:
+        return store.get(key)
+    except ObjectMissing:
+        return None
+
+
+def _fingerprint(key: note.VerifierKey) -> str:
+    return f"{key.name} ({key.type.name} {key.key_id.hex()})"
+
+
+def _about_checkpoints(report: Report) -> bool:
+    return any(finding.code.startswith("CHECKPOINT_") for finding in report.findings)

@@ -1,0 +1,73 @@
+"""Segments: what is written reads back, every record has a proof, every changed byte shows."""
+
+import contextlib
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from strongroom.archive import segment
+from strongroom.archive.errors import FormatError
+from strongroom.archive.merkle import leaf_hash, root_of, verify_inclusion
+from tests.archive.conftest import records_table
+
+SECRET = bytes(range(32))
+
+
+def numbered(count: int) -> list[bytes]:
+    return [b'{"name":"%d"}' % number for number in range(count)]
+
+
+def test_same_input_same_bytes_and_read_back_agrees(tmp_path: Path) -> None:
+    table = records_table(numbered(10))
+    first = segment.write(tmp_path / "a", table, secret=SECRET, metadata={"source": "test"})
+    second = segment.write(tmp_path / "b", table, secret=SECRET, metadata={"source": "test"})
+    assert first == second == segment.read_back(tmp_path / "a")
+    assert segment.write(tmp_path / "c", table, secret=bytes(32), metadata={}).root != first.root
+
+
+def test_leaves_are_blinded_as_the_format_says(tmp_path: Path) -> None:
+    raws = numbered(3)
+    facts = segment.write(tmp_path / "a", records_table(raws), secret=SECRET, metadata={})
+    from hashlib import shake_256
+
+    nonces = shake_256(SECRET + bytes(8)).digest(48)
+    leaves = [leaf_hash(nonces[16 * row : 16 * row + 16] + raw) for row, raw in enumerate(raws)]
+    assert facts.root == root_of(leaves).hex()
+
+
+def test_proofs_across_row_groups(tmp_path: Path) -> None:
+    count = segment.ROW_GROUP + 1000
+    facts = segment.write(tmp_path / "a", records_table(numbered(count)), secret=SECRET, metadata={})
+    assert len(facts.groups) == 2
+    for row in (0, 1, segment.ROW_GROUP - 1, segment.ROW_GROUP, count - 1):
+        proof = segment.prove(tmp_path / "a", row)
+        assert proof.raw == b'{"name":"%d"}' % row
+        assert proof.root.hex() == facts.root
+        verify_inclusion(row, count, leaf_hash(proof.nonce + proof.raw), proof.path, proof.root)
+    with pytest.raises(ValueError, match="no row"):
+        segment.prove(tmp_path / "a", count)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
+@given(data=st.data())
+def test_any_flipped_bit_is_seen(tmp_path: Path, data: st.DataObject) -> None:
+    path = tmp_path / "a"
+    path.unlink(missing_ok=True)
+    facts = segment.write(path, records_table(numbered(50)), secret=SECRET, metadata={})
+    content = bytearray(path.read_bytes())
+    content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(content)
+    assert segment.file_digest(path) == sha256(content).hexdigest() != facts.sha256
+    with contextlib.suppress(FormatError):
+        assert segment.read_back(path) != facts
+
+
+def test_what_is_no_segment(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"PAR1 not really")
+    with pytest.raises(FormatError):
+        segment.read_back(tmp_path / "a")
+    with pytest.raises(FormatError):
+        segment.write(tmp_path / "b", records_table(numbered(1)), secret=b"short", metadata={})
