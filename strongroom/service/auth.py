@@ -14,11 +14,9 @@ Rules, in the order they apply:
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import hmac
 import json
-import os
 import secrets
 import threading
 from collections.abc import Collection, Iterator
@@ -35,6 +33,8 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from strongroom.archive.errors import StrongroomError
 from strongroom.archive.layout import SOURCE_NAME
+from strongroom.ingest import durable
+from strongroom.service.locks import exclusive
 
 Role = Literal["forwarder", "investigator", "auditor", "admin"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -213,36 +213,20 @@ class TokenStore:
         return {token.id: token for token in tokens}
 
     def _write(self, tokens: dict[str, Token]) -> None:
-        draft = self._path.with_suffix(".new")
         body = json.dumps({"tokens": [asdict(token) for token in tokens.values()]}, indent=1).encode()
         try:
-            draft.unlink(missing_ok=True)
-            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(body)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(self._path)
-            # Without this a crash could bring a revoked token back.
-            folder = os.open(self._path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            # Durable before it counts: a crash must not bring a revoked token back.
+            durable.replace(self._path, body)
         except OSError as error:
             raise _unavailable(self._path, error) from error
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+            with exclusive(self._path.with_suffix(".lock")):
+                yield
         except OSError as error:
             raise _unavailable(self._path, error) from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(lock)
 
 
 class Requires:

@@ -26,6 +26,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from strongroom.archive import errors as archive
+from strongroom.ingest import errors as ingest
+from strongroom.query import errors as query
 from strongroom.service import auth
 
 MEDIA_TYPE = "application/problem+json"
@@ -38,6 +40,23 @@ STATUS: dict[type[archive.StrongroomError], tuple[int, str]] = {
     archive.StrongroomError: (503, "The service can't do this now"),
     archive.ObjectMissing: (404, "No such object"),
     archive.FormatError: (503, "Stored bytes break the archive format"),
+    ingest.DeliveryRefused: (400, "This delivery can't be accepted"),
+    ingest.UnsupportedCoding: (415, "No such content coding"),
+    ingest.BodyTooLarge: (413, "The body is too large"),
+    ingest.ExpandsTooFar: (413, "The body expands too far"),
+    ingest.UnknownSource: (404, "No such source"),
+    ingest.UnknownBatch: (404, "No such batch"),
+    ingest.ReceiptInvalid: (400, "This is no receipt of this archive"),
+    query.QueryError: (400, "The query did not run"),
+    query.QueryRefused: (400, "The query is not allowed"),
+    query.QueryInvalid: (400, "The query is not valid"),
+    query.QueryTimeout: (400, "The query took too long"),
+    query.QueryOutOfMemory: (400, "The query needs too much memory"),
+    query.QueryBusy: (503, "Every place for queries is taken"),
+    query.QueryFailed: (503, "The query's process failed"),
+    query.SnapshotUnknown: (404, "No such snapshot"),
+    # Never to be retried until it goes away: somebody has to look.
+    query.IntegrityFailure: (500, "Stored bytes are not what was sealed"),
     auth.Unauthenticated: (401, "A valid token is needed"),
     auth.Forbidden: (403, "The token does not allow this"),
     auth.TokensUnavailable: (503, "The token store can't be read"),
@@ -60,8 +79,9 @@ def problem(
     hint: str = "",
     instance: str = "",
     headers: Mapping[str, str] = {},
+    facts: Mapping[str, Any] = {},
 ) -> Response:
-    """A problem details answer; a 503 carries Retry-After, a 401 the challenge."""
+    """A problem details answer with further members `facts`; a 503 carries Retry-After, a 401 the challenge."""
     body: dict[str, Any] = {
         "type": f"urn:strongroom:problem:{code}",
         "title": title,
@@ -73,6 +93,7 @@ def problem(
         body["hint"] = hint
     if instance:
         body["instance"] = instance
+    body |= facts
     extra = dict(headers)
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         extra.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
@@ -84,7 +105,12 @@ def problem(
 def answer(error: archive.StrongroomError, instance: str = "") -> Response:
     """The problem details of an error raised on purpose."""
     status, title = status_of(error)
-    return problem(status, title, error.message, code=error.code, hint=error.hint, instance=instance)
+    facts: dict[str, Any] = {}
+    if isinstance(error, query.QueryError) and error.position is not None:
+        facts["position"] = error.position
+    if isinstance(error, query.IntegrityFailure):
+        facts |= {"segment": error.segment, "expected": error.expected, "actual": error.actual}
+    return problem(status, title, error.message, code=error.code, hint=error.hint, instance=instance, facts=facts)
 
 
 class LastResort:

@@ -83,14 +83,14 @@ class Settings(BaseSettings):
     heartbeat_seconds: Seconds = Field(300.0, description="Write a heartbeat entry after this much silence.")
     ingest_workers: int = Field(1, ge=1, le=64, description="Processes that parse and write segments.")
 
-    query_workers: int = Field(2, ge=1, le=64, description="Queries that run at once; the others wait their turn.")
-    query_seconds: Seconds = Field(60.0, description="A query that runs longer is killed.")
-    query_memory_bytes: Bytes = Field(GIB, description="Memory cap of one query's process.")
+    query_concurrency: int = Field(4, ge=1, le=64, description="Queries that run at once, of all users together.")
+    query_per_user: int = Field(2, ge=1, le=64, description="Queries of one token that run at once.")
+    query_seconds: Seconds = Field(30.0, description="A query that runs longer is killed.")
+    query_memory_bytes: int = Field(GIB, ge=256 * MIB, description="Memory cap of one query's process.")
+    query_threads: int = Field(2, ge=1, le=64, description="Threads of one query.")
     query_rows: int = Field(1_000_000, ge=1, description="Most rows one answer carries.")
     query_answer_bytes: Bytes = Field(256 * MIB, description="Most bytes one answer carries.")
-    cache_bytes: Bytes = Field(
-        8 * GIB, description="Room for verified local copies of segments, when the store is not a local folder."
-    )
+    cache_bytes: Bytes = Field(10 * GIB, description="Verified local copies of segments kept from a remote store.")
     verify_seconds: Seconds = Field(3600.0, description="A verification asked over HTTP that runs longer is killed.")
 
     @field_validator("origin")

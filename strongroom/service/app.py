@@ -1,0 +1,73 @@
+"""The HTTP application: routes behind the gate, errors as problem details, one node underneath.
+
+Middleware, outermost first: Measured counts what was answered; Drain reads refused bodies to their end; LastResort
+answers what nobody foresaw with 503. None of them buffers a body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from fastapi_offline import FastAPIOffline
+
+from strongroom import __version__
+from strongroom.service import auth, problems
+from strongroom.service.drain import Drain
+from strongroom.service.metrics import Measured
+from strongroom.service.node import Node
+from strongroom.service.routes import admin, ingest, log, probes, query
+
+DESCRIPTION = """\
+A log archive that can prove its contents. Push logs, ask in SQL, verify.
+
+Press **Authorize** and paste a token (`strongroom token create` makes one). Every error is an
+[RFC 9457](https://www.rfc-editor.org/rfc/rfc9457) problem with a stable `code` and a `hint`.
+"""
+
+# Everything else needs a token.
+PUBLIC = frozenset({"/healthz", "/readyz", "/v1/checkpoint"})
+API_PAGE = frozenset({"/docs", "/docs/oauth2-redirect", "/openapi.json", "/static-offline-docs"})
+
+
+def create_app(node: Node) -> FastAPI:
+    """The application over a node that is started and stopped with it."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await node.start()
+        try:
+            yield
+        finally:
+            await node.stop()
+
+    create: Callable[..., FastAPI] = FastAPI
+    pages: dict[str, Any] = {"openapi_url": None, "docs_url": None}
+    if node.settings.api_page:
+        create = FastAPIOffline
+        pages = {"swagger_ui_parameters": {"persistAuthorization": True, "tryItOutEnabled": True}}
+    app = create(
+        title="Strongroom",
+        version=__version__,
+        description=DESCRIPTION,
+        redoc_url=None,
+        lifespan=lifespan,
+        generate_unique_id_function=_operation_id,
+        **pages,
+    )
+    app.state.node = node
+    for router in (ingest.router, query.router, log.router, admin.router, probes.router):
+        app.include_router(router)
+    problems.install(app)
+    app.add_middleware(problems.LastResort)
+    app.add_middleware(Drain, cap=node.settings.max_body_bytes)
+    app.add_middleware(Measured, metrics=node.metrics)
+    auth.refuse_unguarded(app, PUBLIC | API_PAGE)
+    return app
+
+
+def _operation_id(route: APIRoute) -> str:
+    return route.name

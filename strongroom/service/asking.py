@@ -1,0 +1,103 @@
+"""`strongroom query`: one question straight to an archive, through the same engine and the same sandbox as the service.
+
+Nothing is written to the archive. When the state folder belongs to this archive, the question is left for the audit
+before it runs (service/audit.py, rule 2); on a bare copy of an archive there is nobody to audit to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from strongroom.archive.log import Log
+from strongroom.archive.stores.directory import DirectoryStore
+from strongroom.query.engine import Answer, Outcome
+from strongroom.service import audit
+from strongroom.service.display import printable
+from strongroom.service.node import query_engine
+from strongroom.service.settings import Settings
+from strongroom.service.state import StateFolder
+
+Format = Literal["table", "json", "ndjson", "csv"]
+
+
+def ask(
+    settings: Settings,
+    sql: str,
+    parameters: dict[str, Any] | None,
+    *,
+    format: Format,
+    limit: int | None,
+    as_of: int | None,
+    screen: Console,
+) -> None:
+    """Print the answer to standard output. Raises what opening the archive and the engine raise."""
+    store = DirectoryStore(settings.archive.absolute())
+    log = Log.open(store)
+    state = StateFolder(settings.state.absolute())
+    size = log.size if as_of is None else as_of
+    asked = audit.local_act("query", outcome="started", sql=sql, parameters=parameters, snapshot=size, format=format)
+    audited = state.node.exists()
+    if audited:
+        audit.leave(state.acts, asked)
+
+    async def run(directory: Path) -> Outcome:
+        engine = query_engine(settings, store, log, directory)
+        await engine.start()
+        try:
+            answer = await engine.run(
+                sql,
+                parameters,
+                format="ndjson" if format == "table" else format,
+                user="cli",
+                limit=limit,
+                as_of=size,
+            )
+            await (_table(answer, screen) if format == "table" else _copy(answer))
+            return await answer.finished
+        finally:
+            await engine.stop()
+
+    try:
+        with tempfile.TemporaryDirectory(prefix="strongroom-query-") as directory:
+            outcome = asyncio.run(run(Path(directory)))
+    except BaseException as error:
+        if audited:
+            _conclude(state, asked, "failure", error=getattr(error, "code", type(error).__name__))
+        raise
+    if audited:
+        _conclude(state, asked, "success", rows=outcome.rows, bytes=outcome.bytes, truncated=outcome.truncated)
+    if format == "table":
+        cut = ", cut at the limit" if outcome.truncated else ""
+        screen.print(f"{outcome.rows:,} rows{cut}; snapshot: tree size {size}", style="dim", highlight=False)
+    elif outcome.truncated:
+        print("strongroom: the answer was cut at the limit", file=sys.stderr)
+
+
+def _conclude(state: StateFolder, asked: audit.Act, outcome: str, **facts: Any) -> None:
+    audit.leave(state.acts, audit.local_act("query", outcome=outcome, id=asked.id, **facts))
+
+
+async def _copy(answer: Answer) -> None:
+    async for chunk in answer.body:
+        sys.stdout.buffer.write(chunk)
+    sys.stdout.buffer.flush()
+
+
+async def _table(answer: Answer, screen: Console) -> None:
+    body = b"".join([chunk async for chunk in answer.body])
+    rows = [json.loads(line) for line in body.splitlines() if line]
+    if not rows:
+        return
+    table = Table(*(Column(Text(printable(name))) for name in rows[0]))
+    for row in rows:
+        table.add_row(*(Text(printable(value)) for value in row.values()))
+    screen.print(table)

@@ -1,0 +1,315 @@
+"""The command line: the same code as the service, each command useful without it.
+
+Exit codes, everywhere: 0 done (verify: sound), 1 verification found something (doctor: something must be mended),
+2 could not run, 3 ingest quarantined or refused something. Errors are one line on stderr; `--json` is for machines.
+docs/cli.md is the reference page (a test compares).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.table import Table
+
+from strongroom import __version__
+from strongroom.archive.errors import StrongroomError
+from strongroom.archive.findings import Level, Report
+from strongroom.service import audit, auth, settings
+from strongroom.service.display import printable
+from strongroom.service.settings import Settings
+
+SOUND, FINDINGS, FAILED, QUARANTINED = 0, 1, 2, 3
+
+app = typer.Typer(
+    name="strongroom",
+    help="A log archive that can prove its contents.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+tokens = typer.Typer(help="Bearer tokens: who may push, ask, verify.", no_args_is_help=True)
+app.add_typer(tokens, name="token")
+
+screen = Console(soft_wrap=True)
+progress_screen = Console(stderr=True)
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", envvar="STRONGROOM_CONFIG", help="TOML file with settings.")
+]
+ArchiveOption = Annotated[Path | None, typer.Option("--archive", help="Folder of the archive.")]
+StateOption = Annotated[Path | None, typer.Option("--state", help="Folder of keys, tokens, spool, memory.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        screen.print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def serve(
+    config: ConfigOption = None,
+    archive: ArchiveOption = None,
+    state: StateOption = None,
+    listen: Annotated[str | None, typer.Option("--listen", help="Address and port.")] = None,
+) -> None:
+    """Serve: take deliveries, seal, sign, answer questions."""
+    from strongroom.service import serving  # the other commands need no web server
+
+    serving.serve(settings.load(config, {"archive": archive, "state": state, "listen": listen}))
+
+
+@app.command()
+def ingest(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="Files and folders.")],
+    source: Annotated[str, typer.Option("--source", help="Kind of log; `auto` recognises it.")] = "auto",
+    config: ConfigOption = None,
+    archive: ArchiveOption = None,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take files and folders straight into the archive. Can be stopped and repeated: nothing is taken twice."""
+    from strongroom.service import loading
+
+    if source in auth.INTERNAL_SOURCES:
+        raise auth.Forbidden(f"source {source} is written by the service alone", hint="name another source")
+    chosen = settings.load(config, {"archive": archive, "state": state})
+    files = loading.find_files(paths)
+    with _byte_progress(sum(path.stat().st_size for path in files)) as advance:
+        summary = asyncio.run(loading.load(chosen, files, source, advance))
+    if as_json:
+        print(json.dumps(summary.to_json()))
+    else:
+        table = Table("files", "batches", "duplicates", "records", "accepted", "quarantined", "refused", "log size")
+        counts = (summary.files, summary.batches, summary.duplicates, summary.records, summary.accepted)
+        rest = (summary.quarantined, len(summary.refused), summary.log_size)
+        table.add_row(*(f"{count:,}" for count in (*counts, *rest)))
+        screen.print(table)
+    for item in summary.refused:
+        print(f"strongroom: refused {item['file']}: {item['reason']}", file=sys.stderr)
+    if not summary.clean:
+        raise typer.Exit(QUARANTINED)
+
+
+@app.command()
+def query(
+    sql: Annotated[str, typer.Argument(help="One SELECT, or - to read it from standard input.")],
+    parameters: Annotated[
+        list[str] | None, typer.Option("--param", "-p", metavar="NAME=VALUE", help="Bind $NAME; may be repeated.")
+    ] = None,
+    format: Annotated[Literal["table", "json", "ndjson", "csv"], typer.Option("--format", "-f")] = "table",
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Most rows.")] = None,
+    as_of: Annotated[int | None, typer.Option("--as-of", min=1, help="Tree size of an earlier snapshot.")] = None,
+    config: ConfigOption = None,
+    archive: ArchiveOption = None,
+    state: StateOption = None,
+) -> None:
+    """Ask in SQL. Opens the archive read-only; no service is needed."""
+    from strongroom.service import asking
+
+    chosen = settings.load(config, {"archive": archive, "state": state})
+    text = sys.stdin.read() if sql == "-" else sql
+    asking.ask(chosen, text, _named(parameters or []), format=format, limit=limit, as_of=as_of, screen=screen)
+
+
+@app.command()
+def verify(
+    level: Annotated[Level, typer.Option("--level", help="How deep to look.")] = "complete",
+    trust: Annotated[
+        Path | None, typer.Option("--trust", help="Policy file: whose signatures count. Default: the state folder's.")
+    ] = None,
+    config: ConfigOption = None,
+    archive: ArchiveOption = None,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Verify the archive. Exit code 0: sound. 1: findings. 2: could not run."""
+    from strongroom.archive.stores.directory import DirectoryStore
+    from strongroom.service import verification
+    from strongroom.service.state import StateFolder
+
+    chosen = settings.load(config, {"archive": archive, "state": state})
+    _must_be_archive(chosen)
+    policy = trust or StateFolder(chosen.state.absolute()).policy
+    with _step_progress() as progress:
+        report = verification.verify(DirectoryStore(chosen.archive.absolute()), policy, level, progress)
+    if as_json:
+        print(json.dumps(report.to_json()))
+    else:
+        _show(report)
+    raise typer.Exit(SOUND if report.sound else FINDINGS)
+
+
+@app.command()
+def doctor(
+    config: ConfigOption = None, archive: ArchiveOption = None, state: StateOption = None, as_json: JsonOption = False
+) -> None:
+    """Check this machine and set-up, and say how to mend what is wrong."""
+    from strongroom.service import doctor as checks
+
+    results = checks.examine(settings.load(config, {"archive": archive, "state": state}))
+    if as_json:
+        print(json.dumps([result.to_json() for result in results]))
+    else:
+        table = Table("", "check", "found", "what to do")
+        marks = {"ok": "[green]ok[/]", "warning": "[yellow]warning[/]", "failure": "[red]failure[/]"}
+        for result in results:
+            table.add_row(marks[result.verdict], result.check, result.found, result.fix)
+        screen.print(table)
+    if any(result.verdict == "failure" for result in results):
+        raise typer.Exit(FINDINGS)
+
+
+@tokens.command("create")
+def token_create(
+    role: Annotated[auth.Role, typer.Option("--role", help="What it may do.")],
+    name: Annotated[str, typer.Option("--name", help="Who or what will hold it.")],
+    sources: Annotated[
+        list[str] | None, typer.Option("--source", help="For forwarders: a source it may push to, or '*'. Repeatable.")
+    ] = None,
+    quarantine_undecodable: Annotated[
+        bool, typer.Option("--quarantine-undecodable", help="Keep what can't be decoded instead of answering 4xx.")
+    ] = False,
+    days: Annotated[int | None, typer.Option("--days", min=1, help="Valid for so many days.")] = None,
+    config: ConfigOption = None,
+    state: StateOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a token and print it, once."""
+    folder, store = _tokens(config, state)
+    now = datetime.now(UTC)
+    wanted = {"role": role, "name": name, "sources": sources or [], "days": days}
+    audit.leave(folder, audit.local_act("token.create", outcome="started", wanted=wanted))
+    token, text = store.create(
+        role,
+        name=name,
+        now=now,
+        expires=now + timedelta(days=days) if days else None,
+        sources=sources or [],
+        quarantine_undecodable=quarantine_undecodable,
+    )
+    audit.leave(folder, audit.local_act("token.create", outcome="success", target=token.id, token=token.public()))
+    print(json.dumps({"token": text, **token.public()}) if as_json else text)
+
+
+@tokens.command("list")
+def token_list(config: ConfigOption = None, state: StateOption = None, as_json: JsonOption = False) -> None:
+    """Show all tokens, without their secrets."""
+    _, store = _tokens(config, state)
+    known = [token.public() for token in store.tokens()]
+    if as_json:
+        print(json.dumps(known))
+        return
+    table = Table("id", "role", "name", "sources", "created", "expires")
+    for item in known:
+        sources = ", ".join(item["sources"]) + (" (quarantines)" if item["quarantine_undecodable"] else "")
+        table.add_row(item["id"], item["role"], item["name"], sources, item["created"], item["expires"] or "never")
+    screen.print(table)
+
+
+@tokens.command("revoke")
+def token_revoke(
+    token_id: Annotated[str, typer.Argument(metavar="ID")], config: ConfigOption = None, state: StateOption = None
+) -> None:
+    """Revoke a token: a running service refuses it from the next request on."""
+    folder, store = _tokens(config, state)
+    audit.leave(folder, audit.local_act("token.revoke", outcome="started", target=token_id))
+    token = store.revoke(token_id)
+    audit.leave(folder, audit.local_act("token.revoke", outcome="success", target=token_id, token=token.public()))
+    print(f"revoked {token.id} ({token.role} {token.name})")
+
+
+def main() -> None:
+    """The console script: one line for what went wrong, and the exit code."""
+    try:
+        app()
+    except StrongroomError as error:
+        _fail(str(error))
+    except (OSError, ExceptionGroup) as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"strongroom: {message}", file=sys.stderr)
+    sys.exit(FAILED)
+
+
+def _tokens(config: Path | None, state: Path | None) -> tuple[Path, auth.TokenStore]:
+    from strongroom.service.state import StateFolder
+
+    folder = StateFolder(settings.load(config, {"state": state}).state.absolute())
+    store = auth.TokenStore(folder.tokens)
+    store.initialise()
+    return folder.acts, store
+
+
+def _must_be_archive(chosen: Settings) -> None:
+    """Looking must not create: a mistyped path is an error, not an empty archive."""
+    if not (chosen.archive / "archive.json").is_file():
+        _fail(f"no archive in {chosen.archive} (check --archive)")
+
+
+def _named(parameters: list[str]) -> dict[str, Any] | None:
+    pairs = [parameter.partition("=") for parameter in parameters]
+    for name, separator, _ in pairs:
+        if not name or not separator:
+            _fail(f"--param {name!r} must be NAME=VALUE")
+    return {name: value for name, _, value in pairs} or None
+
+
+def _show(report: Report) -> None:
+    if report.sound:
+        screen.print(f"[bold green]sound[/]  {report.level} verification of [bold]{report.origin}[/]")
+    else:
+        screen.print(f"[bold red]{len(report.findings)} finding(s)[/]  {report.level} verification of {report.origin}")
+    signed = report.checkpoint.size if report.checkpoint else 0
+    counts = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in report.counts.items())
+    screen.print(f"       {report.size:,} entries, {signed:,} of them under the newest signed checkpoint; {counts}")
+    for finding in report.findings:
+        facts = finding.to_json()
+        screen.print(f"\n[bold red]{finding.code}[/] ({finding.severity}): {facts['meaning']}")
+        told = {name: facts[name] for name in ("object", "expected", "actual")} | facts["where"]
+        for name, value in (told | {"next": facts["next_step"]}).items():
+            # What stands here may come from whoever changed the archive.
+            screen.print(f"  {name:<11} {printable(value)}", highlight=False, markup=False)
+    for note in report.notes:
+        screen.print(f"note: {printable(note)}", highlight=False, markup=False)
+
+
+@contextmanager
+def _byte_progress(total: int) -> Iterator[Callable[[int], None]]:
+    columns = (TextColumn("reading"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=progress_screen, disable=not progress_screen.is_terminal) as bar:
+        task = bar.add_task("reading", total=total)
+        yield lambda more: bar.advance(task, more)
+
+
+@contextmanager
+def _step_progress() -> Iterator[Callable[[str, int, int], None]]:
+    with Progress(console=progress_screen, disable=not progress_screen.is_terminal, transient=True) as bar:
+        running: dict[str, Any] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in running:
+                running[what] = bar.add_task(what, total=total)
+            bar.update(running[what], completed=done, total=total)
+
+        yield show
+
+
+if __name__ == "__main__":
+    main()

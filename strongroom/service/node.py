@@ -1,0 +1,207 @@
+"""A node: every part put together, in the order that makes each safe to use.
+
+    store → identity (keys, log, trust) → signer → intake → audit           ArchiveWriter: what `ingest` needs
+          → tokens → query engine → verifier → metrics                      Node: what `serve` adds
+
+One process holds the embedded default: writer, signer, verifier and query engine on one machine, each with its own
+folder under `state`. The parts know each other only through what is passed in here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from strongroom import __version__
+from strongroom.archive import layout
+from strongroom.archive.errors import ObjectMissing, StrongroomError
+from strongroom.archive.log import Log
+from strongroom.archive.note import Checkpoint
+from strongroom.archive.signer import Signer
+from strongroom.archive.stores.directory import DirectoryStore
+from strongroom.archive.stores.store import ObjectStore
+from strongroom.ingest.intake import Intake, IntakeLimits
+from strongroom.ingest.sources import SOURCES
+from strongroom.query.engine import QueryEngine
+from strongroom.query.limits import QueryLimits
+from strongroom.query.views import ViewSource
+from strongroom.service.audit import Audit
+from strongroom.service.auth import TokenStore
+from strongroom.service.locks import exclusive
+from strongroom.service.metrics import Metrics
+from strongroom.service.settings import Settings
+from strongroom.service.state import StateFolder, open_or_create
+from strongroom.service.verification import Verifier
+
+log = structlog.get_logger(__name__)
+
+FOLLOW_SECONDS = 1.0
+
+
+class ArchiveWriter:
+    """A writer into the archive and the signer beside it. Building one opens or creates archive and state.
+
+    `suffix` is added to the node's writer name: several writers of one state folder can then work side by side.
+    """
+
+    def __init__(self, settings: Settings, limits: IntakeLimits, suffix: str = "") -> None:
+        self.state = StateFolder(settings.state.absolute())
+        self.store = DirectoryStore(settings.archive.absolute())
+        self.identity = open_or_create(
+            self.state, self.store, origin=settings.origin, writer=settings.writer, now=datetime.now(UTC)
+        )
+        self.log = self.identity.log
+        self.name = self.identity.writer + suffix
+        self._signer = Signer(self.store, self.identity.log_signers, self.state.signer_memory)
+        self.intake = Intake(
+            store=self.store,
+            log=self.log,
+            directory=self.state.writer(self.name),
+            writer_id=self.name,
+            receipt_signer=self.identity.receipts_signer,
+            sign_checkpoint=self.sign_checkpoint,
+            limits=limits,
+        )
+        self.audit = Audit(self.intake, self.state.acts)
+
+    async def start(self) -> None:
+        """Recover what a crash left, sign the log as it is, and take in what the command line left."""
+        await self.intake.start()
+        await asyncio.to_thread(self.sign_checkpoint)
+        await self.audit.collect()
+
+    async def stop(self) -> None:
+        """Seal what is spooled and release everything."""
+        await self.audit.settle()
+        await self.intake.stop()
+
+    def sign_checkpoint(self) -> Checkpoint:
+        """Sign and publish the current tree head. One signer at a time per state folder, also across processes."""
+        with exclusive(self.state.signer_memory.with_suffix(".lock")):
+            return self._signer.sign()
+
+    @property
+    def signed(self) -> Checkpoint | None:
+        """The last checkpoint signed here."""
+        return self._signer.last
+
+    def checkpoint(self) -> str:
+        """The newest published checkpoint, a signed note. Raises ObjectMissing before the first."""
+        for size in (self.log.size, self.signed.size if self.signed else 0):
+            with contextlib.suppress(ObjectMissing):
+                return self.store.get(layout.checkpoint_key(size)).decode()
+        raise ObjectMissing("no checkpoint is published yet", hint="the first one follows the first entry")
+
+
+class Node:
+    """The service's parts, started and stopped together."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.writer = ArchiveWriter(settings, intake_limits(settings))
+        self.identity, self.log, self.store = self.writer.identity, self.writer.log, self.writer.store
+        self.intake, self.audit = self.writer.intake, self.writer.audit
+        self.tokens = TokenStore(self.writer.state.tokens)
+        self.tokens.initialise()
+        self.engine = query_engine(settings, self.store, self.log, self.writer.state.query)
+        self.verifier = Verifier(self.store.root, self.writer.state.policy, settings.verify_seconds)
+        self.metrics = Metrics(self._numbers)
+        self._started: datetime | None = None
+        self._follower: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to work; when it returns, deliveries are accepted and questions answered."""
+        await self.writer.start()
+        await self.engine.start()
+        self._follower = asyncio.create_task(self._follow())
+        self._started = datetime.now(UTC)
+
+    async def stop(self) -> None:
+        """Stop taking work, seal what is spooled, and release everything."""
+        self._started = None
+        if self._follower is not None:
+            self._follower.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._follower
+        await self.engine.stop()
+        await self.writer.stop()
+
+    def not_ready(self) -> str:
+        """Why no delivery would be accepted now, "" when one would."""
+        if self._started is None:
+            return "starting or stopping"
+        if self.intake.counters().pending_bytes >= self.settings.spool_bytes:
+            return "the spool is full until the sealer catches up"
+        return ""
+
+    def status(self) -> dict[str, Any]:
+        """What this node is and has done."""
+        signed = self.writer.signed
+        return {
+            "version": __version__,
+            "origin": self.identity.origin,
+            "writer": self.writer.name,
+            "started_at": self._started,
+            "store": self.store.description,
+            "log": {"size": self.log.size, "root": self.log.root().hex()},
+            "checkpoint": {"size": signed.size, "root": signed.root.hex()} if signed else None,
+            "counters": asdict(self.intake.counters()),
+        }
+
+    def _numbers(self) -> dict[str, tuple[str, float]]:
+        """For the metrics: name -> (help, value)."""
+        signed = self.writer.signed
+        numbers = {
+            name: (f"Intake: {name.replace('_', ' ')}", float(value))
+            for name, value in asdict(self.intake.counters()).items()
+        }
+        return numbers | {
+            "log_entries": ("Entries in the log", float(self.log.size)),
+            "checkpoint_entries": ("Entries under the newest signed checkpoint", float(signed.size if signed else 0)),
+        }
+
+    async def _follow(self) -> None:
+        """See what other writers appended and what the command line did, as long as the service runs."""
+        while True:
+            try:
+                await self.audit.collect()
+                await self.engine.refresh()
+            except StrongroomError as error:
+                log.warning("following the log failed", code=error.code, detail=error.message)
+            await asyncio.sleep(FOLLOW_SECONDS)
+
+
+def intake_limits(settings: Settings) -> IntakeLimits:
+    """The intake's limits out of the settings."""
+    return IntakeLimits(
+        max_body_bytes=settings.max_body_bytes,
+        max_expanded_bytes=settings.max_expanded_bytes,
+        max_inflight_bytes=settings.max_inflight_bytes,
+        spool_bytes=settings.spool_bytes,
+        seal_bytes=settings.seal_bytes,
+        seal_age_seconds=settings.seal_age_seconds,
+        heartbeat_seconds=settings.heartbeat_seconds,
+        workers=settings.ingest_workers,
+    )
+
+
+def query_engine(settings: Settings, store: ObjectStore, log: Log, directory: Path) -> QueryEngine:
+    """The query engine over every source's view."""
+    views = [ViewSource(item.name, item.schema, item.events, item.description) for item in SOURCES.values()]
+    limits = QueryLimits(
+        seconds=settings.query_seconds,
+        memory_bytes=settings.query_memory_bytes,
+        threads=settings.query_threads,
+        rows=settings.query_rows,
+        bytes=settings.query_answer_bytes,
+        concurrency=settings.query_concurrency,
+        per_user=settings.query_per_user,
+        cache_bytes=settings.cache_bytes,
+    )
+    return QueryEngine(store=store, log=log, views=views, directory=directory, limits=limits)

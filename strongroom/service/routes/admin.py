@@ -1,0 +1,136 @@
+"""Running the node: what it does, whether the archive is sound, and who may come in.
+
+Every administrative act is recorded before it takes effect.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from strongroom.archive.findings import Level
+from strongroom.service.audit import Act, act
+from strongroom.service.auth import Principal, Requires, Role
+from strongroom.service.routes.answers import Json, address_of, node_of
+
+router = APIRouter(tags=["admin"])
+
+MAY_WATCH = Requires("investigator", "auditor", "admin")
+MAY_VERIFY = Requires("auditor", "admin")
+MAY_ADMINISTER = Requires("admin")
+
+
+class TokenWanted(BaseModel):
+    """A token to be made."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"role": "forwarder", "name": "trail-shipper", "sources": ["cloudtrail"]},
+                {"role": "investigator", "name": "alice", "expires": "2027-01-01T00:00:00Z"},
+            ]
+        },
+    )
+
+    role: Role
+    name: str = Field(description="Who or what will hold it. Deliveries are filed under this name.")
+    sources: list[str] = Field(default_factory=list, description="A forwarder's sources, or `*`.")
+    quarantine_undecodable: bool = Field(
+        False, description="Keep what can't be decoded in quarantine and answer 200, for forwarders that drop on a 4xx."
+    )
+    expires: AwareDatetime | None = None
+
+
+@router.get("/v1/status", summary="Counters and state of this node", dependencies=[Depends(MAY_WATCH)])
+async def status(request: Request) -> Json:
+    """Batches and records: received = sealed + quarantined + duplicate, once nothing is pending."""
+    return Json(node_of(request).status())
+
+
+@router.post("/v1/verify", summary="Verify the archive")
+async def verify(
+    request: Request,
+    principal: Annotated[Principal, Depends(MAY_VERIFY)],
+    level: Annotated[Level, Query(description="quick, complete or deep")] = "quick",
+) -> Json:
+    """Run one verification in a process of its own and answer with its report, sound or not.
+
+    It rests on this node's trust file. Who does not trust this node runs `strongroom verify` against a copy.
+    """
+    node = node_of(request)
+    asked = act(
+        "verify",
+        actor=principal.label,
+        role=principal.role,
+        address=address_of(request),
+        outcome="started",
+        level=level,
+    )
+    await node.audit.record(asked)
+    report = await node.verifier.run(level)
+    node.audit.record_soon(
+        act(
+            "verify",
+            actor=principal.label,
+            role=principal.role,
+            address=address_of(request),
+            outcome="success" if report["sound"] else "failure",
+            id=asked.id,
+            level=level,
+            findings=[f"{finding['code']} {finding['object']}" for finding in report["findings"]][:100],
+        )
+    )
+    return Json(report)
+
+
+@router.get("/v1/tokens", summary="All tokens, without their secrets", dependencies=[Depends(MAY_ADMINISTER)])
+async def list_tokens(request: Request) -> Json:
+    """Ids, names, roles, sources and times."""
+    return Json({"tokens": [token.public() for token in node_of(request).tokens.tokens()]})
+
+
+@router.post("/v1/tokens", summary="Make a token", status_code=201)
+async def create_token(
+    request: Request, principal: Annotated[Principal, Depends(MAY_ADMINISTER)], wanted: TokenWanted
+) -> Json:
+    """The answer shows the token's text; it is stored nowhere."""
+    node = node_of(request)
+    await node.audit.record(
+        _token_act("token.create", request, principal, "started", wanted=wanted.model_dump(mode="json"))
+    )
+    token, text = node.tokens.create(
+        wanted.role,
+        name=wanted.name,
+        now=datetime.now(UTC),
+        expires=wanted.expires,
+        sources=wanted.sources,
+        quarantine_undecodable=wanted.quarantine_undecodable,
+    )
+    await node.audit.record(
+        _token_act("token.create", request, principal, "success", target=token.id, token=token.public())
+    )
+    return Json({"token": text, **token.public()}, status_code=201)
+
+
+@router.delete("/v1/tokens/{token_id}", summary="Revoke a token")
+async def revoke_token(
+    request: Request, principal: Annotated[Principal, Depends(MAY_ADMINISTER)], token_id: str
+) -> Json:
+    """The token is dead when this answers."""
+    node = node_of(request)
+    await node.audit.record(_token_act("token.revoke", request, principal, "started", target=token_id))
+    token = node.tokens.revoke(token_id)
+    await node.audit.record(
+        _token_act("token.revoke", request, principal, "success", target=token_id, token=token.public())
+    )
+    return Json({"revoked": token.public()})
+
+
+def _token_act(action: str, request: Request, principal: Principal, outcome: str, **facts: Any) -> Act:
+    return act(
+        action, actor=principal.label, role=principal.role, address=address_of(request), outcome=outcome, **facts
+    )

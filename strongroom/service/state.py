@@ -1,0 +1,140 @@
+"""The state folder: everything a node keeps outside its archive, and how it comes into being.
+
+    node.json              origin of the log, name of this node's writer; written first, so a crash half-way repeats
+    keys/log.pem           the log's private keys, mode 0600     keys/receipts.pem   the receipts' key
+    signer/memory.json     the last checkpoint the signer signed
+    verifier/policy        whose signatures count, in C2SP tlog-policy form; written once, when the keys are made
+    verifier/policy.memory.json   the newest checkpoint a sound verification has seen
+    tokens.json            bearer tokens, hashed
+    writers/<writer>/      spool and batch index of each writer     acts/   administrative acts not yet in the archive
+    query/                 caches of the query engine; may be deleted at any time
+
+Whoever holds this folder can extend the log and write its memory anew; whoever holds the archive alone cannot.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import ClassVar
+
+from strongroom.archive import keys, layout
+from strongroom.archive.errors import StrongroomError
+from strongroom.archive.keys import LocalSigner
+from strongroom.archive.log import Log, read_identity
+from strongroom.archive.note import KeyType
+from strongroom.archive.stores.store import ObjectStore
+from strongroom.archive.trust import policy_text
+from strongroom.ingest import durable
+
+
+class StateUnusable(StrongroomError):
+    """The state folder is damaged, or belongs to another archive."""
+
+    code: ClassVar[str] = "state"
+
+
+@dataclass(frozen=True, slots=True)
+class StateFolder:
+    """Names in the state folder."""
+
+    root: Path
+
+    @property
+    def node(self) -> Path:
+        return self.root / "node.json"
+
+    @property
+    def log_key(self) -> Path:
+        return self.root / "keys" / "log.pem"
+
+    @property
+    def receipts_key(self) -> Path:
+        return self.root / "keys" / "receipts.pem"
+
+    @property
+    def signer_memory(self) -> Path:
+        return self.root / "signer" / "memory.json"
+
+    @property
+    def policy(self) -> Path:
+        return self.root / "verifier" / "policy"
+
+    @property
+    def tokens(self) -> Path:
+        return self.root / "tokens.json"
+
+    @property
+    def acts(self) -> Path:
+        return self.root / "acts"
+
+    @property
+    def query(self) -> Path:
+        return self.root / "query"
+
+    def writer(self, writer: str) -> Path:
+        return self.root / "writers" / writer
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a node is: the log it extends, its writer's name, and its keys."""
+
+    origin: str
+    writer: str
+    log: Log
+    log_signers: tuple[LocalSigner, ...]
+    receipts_signer: LocalSigner
+
+
+def open_or_create(folder: StateFolder, store: ObjectStore, *, origin: str, writer: str, now: datetime) -> Identity:
+    """The node's identity, made on the first start. `origin` and `writer` ("" for random) only matter then.
+
+    Every step is repeated harmlessly after a crash. Raises StateUnusable when folder and archive don't belong
+    together, KeyUnusable, FormatError.
+    """
+    names = _names(folder, store, origin, writer)
+    signers = tuple(keys.load_or_create(folder.log_key, names.origin))
+    receipts = keys.load_or_create(folder.receipts_key, f"{names.origin}/receipts", (KeyType.ED25519,))
+    log = Log.create(store, names.origin, [signer.key.vkey() for signer in signers], now)
+    known = {signer.key.vkey() for signer in signers}
+    if folder.signer_memory.exists() is False and not known & set(log.identity.keys):
+        raise StateUnusable(
+            f"the keys in {folder.log_key} are not the archive's first keys",
+            hint="use the state folder that this archive was made with",
+        )
+    if not folder.policy.exists():
+        _write(folder.policy, policy_text(tuple(signer.key for signer in signers)).encode())
+    return Identity(names.origin, names.writer, log, signers, receipts[0])
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    origin: str
+    writer: str
+
+
+def _names(folder: StateFolder, store: ObjectStore, origin: str, writer: str) -> _Names:
+    if folder.node.exists():
+        try:
+            value = json.loads(folder.node.read_bytes())
+            return _Names(str(value["origin"]), str(value["writer"]))
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise StateUnusable(f"{folder.node}: {error}", hint="restore the state folder from its backup") from None
+    if next(store.list(layout.IDENTITY), None) is not None:
+        # Made elsewhere. Signing it with fresh keys would look like a forgery to everybody who knows the old ones.
+        raise StateUnusable(
+            f"{folder.root} has no keys for the archive {read_identity(store).origin!r} in {store.description}",
+            hint="use the state folder this archive was made with, or another archive folder",
+        )
+    names = _Names(origin or f"strongroom/{secrets.token_hex(6)}", writer or f"w{secrets.token_hex(4)}")
+    _write(folder.node, json.dumps({"origin": names.origin, "writer": names.writer}).encode() + b"\n")
+    return names
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    durable.replace(path, content)
