@@ -31,8 +31,8 @@ class Audit:
     name = "audit"
     description = "Acts of users and administrators of this service"
     natural_id: str | None = None
-    sort = ("actor", "event_time")
-    summary_columns = ("actor", "action")
+    sort: tuple[str, ...] = ("actor", "event_time")
+    summary_columns: tuple[str, ...] = ("actor", "action")
     schema = fields.schema(_FIELDS)
 
     events: Mapping[str, str] = {

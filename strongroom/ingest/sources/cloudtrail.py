@@ -106,8 +106,16 @@ class CloudTrail:
     name = "cloudtrail"
     description = "AWS API calls, sign-ins and service events recorded by CloudTrail"
     natural_id: str | None = "event_id"
-    sort = ("account", "event_name", "event_time")
-    summary_columns = ("account", "region", "event_name", "event_source", "source_address", "access_key_id", "arn")
+    sort: tuple[str, ...] = ("account", "event_name", "event_time")
+    summary_columns: tuple[str, ...] = (
+        "account",
+        "region",
+        "event_name",
+        "event_source",
+        "source_address",
+        "access_key_id",
+        "arn",
+    )
     containers = (container("Records"), container("detail", many=False))
 
     schema = pa.schema(
@@ -190,6 +198,7 @@ class CloudTrail:
         accounts = [e.recipientAccountId or w.accountId for e, w in zip(events, who, strict=True)]
         regions = [e.awsRegion for e in events]
         if context is not None:
+            occurred = [t if times.microseconds(t) is not None else None for t in occurred]
             for values, key in ((occurred, "time"), (accounts, "account"), (regions, "region")):
                 _fill(values, context, key)
         columns: dict[str, pa.Array] = {

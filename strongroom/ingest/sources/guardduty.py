@@ -22,7 +22,9 @@ _DNS = "service.action.dnsRequestAction"
 _KUBERNETES = "service.action.kubernetesApiCallAction"
 _LOGIN = "service.action.rdsLoginAttemptAction"
 _PROBE = "service.action.portProbeAction.portProbeDetails"
+_ACTIONS = (_CALL, _CONNECTION, _KUBERNETES, _LOGIN, _PROBE)
 _INSTANCE = "resource.instanceDetails"
+_INTERFACE = f"{_INSTANCE}.networkInterfaces"
 
 _FIELDS = (
     field("event_time", "updatedAt", "service.eventLastSeen", "createdAt", type=TIME),
@@ -45,8 +47,8 @@ _FIELDS = (
     field("resource_type", "resource.resourceType"),
     field("resource_role", "service.resourceRole"),
     field("instance_id", f"{_INSTANCE}.instanceId"),
-    field("interface_id", f"{_INSTANCE}.networkInterfaces.networkInterfaceId"),
-    field("vpc_id", f"{_INSTANCE}.networkInterfaces.vpcId"),
+    field("interface_id", f"{_INTERFACE}.networkInterfaceId"),
+    field("vpc_id", f"{_INTERFACE}.vpcId"),
     field("access_key_id", "resource.accessKeyDetails.accessKeyId"),
     field("principal_id", "resource.accessKeyDetails.principalId"),
     field(
@@ -62,22 +64,14 @@ _FIELDS = (
     field("error_code", f"{_CALL}.errorCode"),
     field(
         "source_address",
-        *(f"{action}.remoteIpDetails.ipAddressV4" for action in (_CALL, _CONNECTION, _KUBERNETES, _LOGIN, _PROBE)),
+        *(f"{action}.remoteIpDetails.ipAddressV4" for action in _ACTIONS),
         f"{_CALL}.remoteIpDetails.ipAddressV6",
         f"{_CONNECTION}.remoteIpDetails.ipAddressV6",
         f"{_KUBERNETES}.sourceIps",
     ),
-    field(
-        "source_country",
-        *(
-            f"{action}.remoteIpDetails.country.countryName"
-            for action in (_CALL, _CONNECTION, _KUBERNETES, _LOGIN, _PROBE)
-        ),
-    ),
+    field("source_country", *(f"{action}.remoteIpDetails.country.countryName" for action in _ACTIONS)),
     field("source_port", f"{_CONNECTION}.remotePortDetails.port", type=pa.int64()),
-    field(
-        "local_address", f"{_CONNECTION}.localIpDetails.ipAddressV4", f"{_INSTANCE}.networkInterfaces.privateIpAddress"
-    ),
+    field("local_address", f"{_CONNECTION}.localIpDetails.ipAddressV4", f"{_INTERFACE}.privateIpAddress"),
     field(
         "local_port",
         f"{_CONNECTION}.localPortDetails.port",
@@ -96,8 +90,15 @@ class GuardDuty:
     name = "guardduty"
     description = "Threat findings of Amazon GuardDuty"
     natural_id: str | None = "finding_version"
-    sort = ("account", "finding_type", "event_time")
-    summary_columns = ("account", "region", "finding_type", "source_address", "access_key_id", "instance_id")
+    sort: tuple[str, ...] = ("account", "finding_type", "event_time")
+    summary_columns: tuple[str, ...] = (
+        "account",
+        "region",
+        "finding_type",
+        "source_address",
+        "access_key_id",
+        "instance_id",
+    )
     schema = fields.schema(_FIELDS).append(pa.field("finding_version", pa.string()))
     containers = (container("detail", many=False), container("Findings"), container("findings"))
 

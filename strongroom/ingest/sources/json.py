@@ -64,8 +64,8 @@ class Json:
     name = "json"
     description = "JSON records of any other kind; columns are guessed from common names"
     natural_id: str | None = None
-    sort = ("event_type", "event_time")
-    summary_columns = ("account", "region", "event_type", "source_address", "log_group")
+    sort: tuple[str, ...] = ("event_type", "event_time")
+    summary_columns: tuple[str, ...] = ("account", "region", "event_type", "source_address", "log_group")
     schema = fields.schema(_FIELDS)
     containers = (container("Records"), container("configurationItems"), container("logEvents"))
 

@@ -34,14 +34,13 @@ def split(body: bytes, containers: Sequence[Container] = ()) -> Split:
     if reason is not None:
         return lines.whole(body, reason)
     body = body.removeprefix(lines.BOM)
-    present = [c for c in containers if c.needle in body]
     try:
-        return _sound(body, body, present)
+        return _sound(body, body, containers)
     except MALFORMED:
         shape = _SURROGATE.sub(rb"\\u0041", body)
     if shape != body:
         try:
-            return _sound(body, shape, present)
+            return _sound(body, shape, containers)
         except MALFORMED:
             pass
     return repair.split(body, shape, containers)
@@ -59,8 +58,9 @@ def _sound(body: bytes, shape: bytes, containers: Sequence[Container]) -> Split:
                 return found.split()
         except MALFORMED:
             pass  # several documents, or damage: reading it as a stream tells
+    present = [c for c in containers if c.needle in shape]
     for document, document_shape in cut(body, shape, _documents(shape, first[0])):
-        expand(document, document_shape, containers, found)
+        expand(document, document_shape, present, found)
     return found.split()
 
 

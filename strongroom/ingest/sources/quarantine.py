@@ -28,8 +28,8 @@ class Quarantine:
     name = "quarantine"
     description = "What could not be parsed: the exact bytes, where they were sent, and what is wrong with them"
     natural_id: str | None = None
-    sort = ("intended_source", "reason")
-    summary_columns = ("intended_source",)
+    sort: tuple[str, ...] = ("intended_source", "reason")
+    summary_columns: tuple[str, ...] = ("intended_source",)
     schema = pa.schema({"intended_source": TEXT, "reason": TEXT})
     events: Mapping[str, str] = {}
 

@@ -1,8 +1,8 @@
 """AWS Security Hub findings, in the AWS Security Finding Format (ASFF) or in OCSF.
 
-Delivered in EventBridge envelopes (`detail.findings`), as the API's answer (`Findings`), or bare. The newer Security Hub
-writes OCSF findings (class 2002, 2003, 2004, …); both fill the same columns. A finding's identity is its id and time of
-update together. Field reference: AWS Security Hub user guide, "AWS Security Finding Format"; schema.ocsf.io.
+Delivered in EventBridge envelopes (`detail.findings`), as the API's answer (`Findings`), or bare. The newer Security
+Hub writes OCSF findings (class 2002, 2003, 2004, …); both fill the same columns. A finding's identity is its id and
+time of update together. Field reference: AWS Security Hub user guide, "AWS Security Finding Format"; schema.ocsf.io.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class SecurityHub:
     name = "securityhub"
     description = "Findings and failed controls collected by AWS Security Hub (ASFF or OCSF)"
     natural_id: str | None = "finding_version"
-    sort = ("account", "generator_id", "event_time")
-    summary_columns = ("account", "region", "product_name", "severity", "control_id", "resource_id")
+    sort: tuple[str, ...] = ("account", "generator_id", "event_time")
+    summary_columns: tuple[str, ...] = ("account", "region", "product_name", "severity", "control_id", "resource_id")
     schema = fields.schema(_FIELDS).append(pa.field("finding_version", pa.string()))
     containers = (container("detail.findings"), container("Findings"), container("findings"))
 

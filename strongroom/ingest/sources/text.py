@@ -24,9 +24,7 @@ _RFC3164 = re.compile(r"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d (?P<host>[\w.:-]+) 
 _ISO = re.compile(r"(?<![\d-])[12]\d{3}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?(?!\d)", re.ASCII)
 _CLF = re.compile(r"\[(\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4})\]", re.ASCII)
 _AUDITD = re.compile(r"msg=audit\((\d{9,10}\.\d{3}):\d+\)", re.ASCII)
-_MONTHS = {
-    m: i for i, m in enumerate(["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"], 1)
-}
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _SEVERITIES = ("emergency", "alert", "critical", "error", "warning", "notice", "informational", "debug")
 
 
@@ -36,8 +34,8 @@ class Text:
     name = "text"
     description = "Lines of text: syslog, access logs and anything else"
     natural_id: str | None = None
-    sort = ("host", "event_time")
-    summary_columns = ("host", "program")
+    sort: tuple[str, ...] = ("host", "event_time")
+    summary_columns: tuple[str, ...] = ("host", "program")
     schema = pa.schema({"facility": _I32, "severity": TEXT, "host": TEXT, "program": TEXT})
 
     events: Mapping[str, str] = {
@@ -103,7 +101,8 @@ def _time(start: str) -> int | None:
     clf = _CLF.search(start)
     if clf:
         day, month, year, clock = clf[1][:2], clf[1][3:6], clf[1][7:11], clf[1][12:]
-        return times.microseconds(f"{year}-{_MONTHS.get(month, 0):02}-{day}T{clock}")
+        number = _MONTHS.index(month) + 1 if month in _MONTHS else 0
+        return times.microseconds(f"{year}-{number:02}-{day}T{clock}")
     audit = _AUDITD.search(start)
     return times.microseconds(audit[1]) if audit else None
 

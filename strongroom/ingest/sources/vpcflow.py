@@ -32,6 +32,17 @@ _DEFAULT = (
     "version account-id interface-id srcaddr dstaddr srcport dstport protocol packets bytes start end action log-status"
 )
 
+# Fields whose column is text and has AWS's name.
+_TEXT_FIELDS = (
+    *("type", "vpc-id", "subnet-id", "instance-id", "az-id", "sublocation-type", "sublocation-id"),
+    *("resource-id", "resource-type", "ecs-cluster-arn", "ecs-cluster-name", "ecs-container-instance-arn"),
+    *("ecs-container-instance-id", "ecs-container-id", "ecs-second-container-id", "ecs-service-name"),
+    *("ecs-task-definition-arn", "ecs-task-arn", "ecs-task-id", "tgw-id", "tgw-attachment-id"),
+    *("tgw-pair-attachment-id", "tgw-src-vpc-account-id", "tgw-dst-vpc-account-id", "tgw-src-vpc-id"),
+    *("tgw-dst-vpc-id", "tgw-src-subnet-id", "tgw-dst-subnet-id", "tgw-src-eni", "tgw-dst-eni"),
+    *("tgw-src-az-id", "tgw-dst-az-id"),
+)
+
 # AWS's field name → (column, type). Columns that mean the same as elsewhere have the name they have elsewhere.
 _FIELDS: dict[str, tuple[str, pa.DataType]] = {
     "version": ("version", _I16),
@@ -62,48 +73,12 @@ _FIELDS: dict[str, tuple[str, pa.DataType]] = {
     "packets-lost-blackhole": ("packets_lost_blackhole", _I64),
     "packets-lost-mtu-exceeded": ("packets_lost_mtu_exceeded", _I64),
     "packets-lost-ttl-expired": ("packets_lost_ttl_expired", _I64),
-} | {
-    name: (name.replace("-", "_"), TEXT)
-    for name in [
-        "type",
-        "vpc-id",
-        "subnet-id",
-        "instance-id",
-        "az-id",
-        "sublocation-type",
-        "sublocation-id",
-        "resource-id",
-        "resource-type",
-        "ecs-cluster-arn",
-        "ecs-cluster-name",
-        "ecs-container-instance-arn",
-        "ecs-container-instance-id",
-        "ecs-container-id",
-        "ecs-second-container-id",
-        "ecs-service-name",
-        "ecs-task-definition-arn",
-        "ecs-task-arn",
-        "ecs-task-id",
-        "tgw-id",
-        "tgw-attachment-id",
-        "tgw-pair-attachment-id",
-        "tgw-src-vpc-account-id",
-        "tgw-dst-vpc-account-id",
-        "tgw-src-vpc-id",
-        "tgw-dst-vpc-id",
-        "tgw-src-subnet-id",
-        "tgw-dst-subnet-id",
-        "tgw-src-eni",
-        "tgw-dst-eni",
-        "tgw-src-az-id",
-        "tgw-dst-az-id",
-    ]
-}
+} | {name: (name.replace("-", "_"), TEXT) for name in _TEXT_FIELDS}
 
 # Parts of field names of which every useful header has one, and hardly any line of values.
-_HEADER_WORDS = (b"-id", b"srcaddr", b"dstaddr")
+_HEADER_WORDS = (b"-id", b"addr")
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
-_ODD = re.compile(rb"[\t\v\f\r\x00]")
+_ODD = (b"\t", b"\v", b"\f", b"\r", b"\x00")  # what the CSV reader or a C string might take for a boundary
 _LAST_SECOND = 253_402_300_799  # the year 9999, where DuckDB's and Python's calendars end
 
 
@@ -113,8 +88,15 @@ class VpcFlow:
     name = "vpcflow"
     description = "Network flows recorded by VPC and Transit Gateway Flow Logs"
     natural_id: str | None = None
-    sort = ("account", "interface_id", "event_time")
-    summary_columns = ("account", "region", "interface_id", "source_address", "destination_address", "action")
+    sort: tuple[str, ...] = ("account", "interface_id", "event_time")
+    summary_columns: tuple[str, ...] = (
+        "account",
+        "region",
+        "interface_id",
+        "source_address",
+        "destination_address",
+        "action",
+    )
     schema = pa.schema([*_FIELDS.values(), ("extra", _MAP)])
 
     events: Mapping[str, str] = {
@@ -181,7 +163,7 @@ def _is_default(line: bytes) -> bool:
 
 
 def _headers(body: bytes, records: list[bytes]) -> list[int]:
-    """Where header lines stand. The body is searched as a whole, so that lines without a header's words cost nothing."""
+    """Where header lines stand. The body is searched as a whole: lines of values cost next to nothing."""
     if not records:
         return []
     first = [0] if _is_header(records[0]) else []
@@ -227,7 +209,7 @@ def _columns(raw: Sequence[bytes], names: list[str]) -> pa.Table:
     types = [_FIELDS[n][1] if n in _FIELDS else TEXT for n in names]
     stored = {str(i): _I64 if t == TIME else t for i, t in enumerate(types)}
     read: dict[int, pa.Array] | None = None
-    if text.isascii() and _ODD.search(text) is None:
+    if text.isascii() and not any(odd in text for odd in _ODD):
         read = _read(text, stored)
     if read is None or any(len(column) != len(raw) for column in read.values()):
         # Normalised: single spaces, valid UTF-8; everything as text, and converted value by value where needed.
@@ -271,7 +253,7 @@ def _normal(line: bytes, wanted: int) -> bytes:
     if len(parts) != wanted:
         parts = line.split()
     # Nothing may be left that the reader takes for a separator; a missing field is an empty one.
-    clean = [_ODD.sub(b"", part).decode("utf-8", "replace").encode() for part in parts[:wanted]]
+    clean = [part.translate(None, b"".join(_ODD)).decode("utf-8", "replace").encode() for part in parts[:wanted]]
     return b" ".join(clean + [b"-"] * (wanted - len(clean)))
 
 
