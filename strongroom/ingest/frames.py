@@ -18,6 +18,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from mmap import mmap
 from typing import Literal
 
@@ -26,6 +27,7 @@ from isal.isal_zlib import crc32
 
 from strongroom.ingest.decode import Coding
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MAGIC = b"SRSPOOL1"
 MARKER_BYTES = 8
 _FILE = struct.Struct("<8s8sQQI")

@@ -155,11 +155,11 @@ class Spool:
     def sizes(self, first: int) -> Iterator[tuple[int, int, int]]:
         """(sequence, stored bytes, content bytes) of the batches from `first` on."""
         with self._lock:
-            files = [(file, file.next) for file in self._files if file.next > first]
-        for file, stop in files:
+            files = [(file, file.next, file.size) for file in self._files if file.next > first]
+        for file, stop, size in files:
             for sequence in range(max(first, file.header.first), stop):
                 place = sequence - file.header.first
-                end = file.offsets[place + 1] if sequence + 1 < stop else file.size
+                end = file.offsets[place + 1] if sequence + 1 < stop else size
                 yield sequence, end - file.offsets[place], file.expanded[place]
 
     def received_at(self, sequence: int) -> int | None:

@@ -1,0 +1,316 @@
+"""The index of batches: which deliveries are known, where they stand, and whether a new one is one of them again.
+
+It is derived. What it says of a sealed batch stands in the log's details, what it says of a spooled one in the spool,
+and `follow` brings it up to date with both, from nothing if need be. Only the number of duplicates turned away is its
+own: a duplicate leaves no other trace.
+
+SQLite in WAL mode without syncing: killing the process loses nothing; if the machine itself fails, the file may be
+behind or damaged, and is brought up to date or rebuilt at the next start.
+
+**When a delivery is a duplicate** (`find`), within one source:
+
+    same idempotency key of the same forwarder, same content    duplicate
+    same key, other content                                     new, flagged `key-reused`
+    no key, same content as a known batch                       duplicate if every record carries its own id, because
+                                                                then a repetition says nothing new; otherwise new,
+                                                                flagged `repeated-content`: shippers do send identical
+                                                                batches that both happened
+    else                                                        new
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Literal
+
+from strongroom.archive import details as details_format
+from strongroom.archive.details import BatchFacts
+from strongroom.archive.entry import parse_timestamp
+from strongroom.archive.log import Log
+from strongroom.ingest.errors import UnknownBatch
+from strongroom.ingest.frames import EPOCH, BatchHeader
+
+SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE batches (
+    id TEXT PRIMARY KEY, writer TEXT NOT NULL, epoch INTEGER NOT NULL, sequence INTEGER NOT NULL,
+    source TEXT NOT NULL, forwarder TEXT NOT NULL, key TEXT NOT NULL, sha256 TEXT NOT NULL, bytes INTEGER NOT NULL,
+    received_at INTEGER NOT NULL, flags TEXT NOT NULL,
+    entry INTEGER, records INTEGER, accepted INTEGER, quarantined INTEGER,  -- null until sealed
+    duplicates INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE INDEX by_place ON batches (writer, epoch, sequence);
+CREATE INDEX by_content ON batches (source, sha256);
+CREATE INDEX by_key ON batches (source, forwarder, key) WHERE key <> '';
+CREATE INDEX pending ON batches (writer) WHERE entry IS NULL;
+CREATE TABLE progress (followed INTEGER NOT NULL);  -- index of the next log entry to read
+INSERT INTO progress VALUES (0);
+CREATE TABLE totals (
+    writer TEXT PRIMARY KEY, batches INTEGER NOT NULL, records INTEGER NOT NULL,
+    accepted INTEGER NOT NULL, quarantined INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+_COLUMNS = (
+    "id, epoch, sequence, source, sha256, received_at, bytes, flags, entry, records, accepted, quarantined, duplicates"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchState:
+    """One batch as it stands. Counts and `entry` (index in the log) are None until it is sealed.
+
+    `bytes` and `sha256` are of the decoded content; `duplicates` counts the further deliveries that were turned away.
+    """
+
+    batch: str
+    epoch: int
+    sequence: int
+    source: str
+    sha256: str
+    state: Literal["spooled", "sealed"]
+    received_at: datetime
+    bytes: int
+    records: int | None
+    accepted: int | None
+    quarantined: int | None
+    duplicates: int
+    entry: int | None
+    flags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Everything one writer took in since its first batch.
+
+    Batches: received = sealed + pending + duplicates. Records are counted when a batch is sealed:
+    received = sealed + quarantined + duplicate, always; what pending batches hold is added when they are sealed.
+    """
+
+    received_batches: int
+    sealed_batches: int
+    duplicate_batches: int
+    pending_batches: int
+    pending_bytes: int
+    received_records: int
+    sealed_records: int
+    quarantined_records: int
+    duplicate_records: int
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What the index says of a delivery: the batch it repeats for certain, a batch it repeats if its records carry
+    natural ids, and the flag it is to be stored with otherwise."""
+
+    duplicate: BatchState | None
+    perhaps: BatchState | None
+    flag: str
+
+
+class Batches:
+    """The index file at `path`, for one writer. Thread-safe."""
+
+    def __init__(self, path: Path, writer_id: str) -> None:
+        """Open the index; a missing, damaged or older one is started anew (`follow` fills it)."""
+        self._writer = writer_id
+        self._lock = threading.RLock()
+        self._db = _open(path)
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._db.close()
+
+    # -- asking
+
+    def find(self, *, source: str, forwarder: str, key: str, sha256: str) -> Match:
+        """Which known batches a delivery may repeat. `key`: hex SHA-256 of the idempotency key, or ""."""
+        with self._lock:
+            if key:
+                same = "source = ? AND forwarder = ? AND key = ?"
+                place = (source, forwarder, key)
+                known = self._one(f"{same} AND key <> '' AND sha256 = ?", *place, sha256)
+                reused = known is None and self._one(f"{same} AND key <> ''", *place) is not None
+                return Match(known, None, "key-reused" if reused else "")
+            known = self._one("source = ? AND sha256 = ?", source, sha256)
+            return Match(None, known, "repeated-content" if known else "")
+
+    def get(self, batch: str) -> BatchState:
+        """The batch of that id. Raises UnknownBatch."""
+        with self._lock:
+            found = self._one("id = ?", batch)
+        if found is None:
+            raise UnknownBatch(f"no batch {batch}", hint="ids are given in the answer to a delivery")
+        return found
+
+    def counters(self) -> Counters:
+        """Exact totals of this writer."""
+        with self._lock:
+            row = self._db.execute(
+                "SELECT batches, records, accepted, quarantined FROM totals WHERE writer = ?", (self._writer,)
+            ).fetchone()
+            sealed, records, accepted, quarantined = row or (0, 0, 0, 0)
+            pending, pending_bytes = self._db.execute(
+                "SELECT count(*), coalesce(sum(bytes), 0) FROM batches WHERE writer = ? AND entry IS NULL",
+                (self._writer,),
+            ).fetchone()
+            repeated, repeated_records = self._db.execute(
+                "SELECT coalesce(sum(duplicates), 0), coalesce(sum(duplicates * records), 0) FROM batches"
+                " WHERE duplicates > 0 AND writer = ?",
+                (self._writer,),
+            ).fetchone()
+        return Counters(
+            received_batches=sealed + pending + repeated,
+            sealed_batches=sealed,
+            duplicate_batches=repeated,
+            pending_batches=pending,
+            pending_bytes=pending_bytes,
+            received_records=records + repeated_records,
+            sealed_records=accepted,
+            quarantined_records=quarantined,
+            duplicate_records=repeated_records,
+        )
+
+    # -- being told
+
+    def spooled(self, epoch: int, batches: Iterable[tuple[int, BatchHeader]]) -> None:
+        """Batches became durable in the spool. Repeating it changes nothing; a sealed batch stays sealed."""
+        rows = [
+            (h.batch, self._writer, epoch, sequence, h.source, h.forwarder, h.key, h.sha256, h.bytes, h.received_at,
+             " ".join(h.flags))
+            for sequence, h in batches
+        ]  # fmt: skip
+        with self._transaction():
+            self._db.executemany(
+                "INSERT INTO batches (id, writer, epoch, sequence, source, forwarder, key, sha256, bytes, received_at,"
+                " flags) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT (id) DO UPDATE SET epoch = excluded.epoch, sequence = excluded.sequence"
+                " WHERE entry IS NULL",
+                rows,
+            )
+
+    def repeated(self, batch: str) -> None:
+        """A delivery was turned away as a duplicate of `batch`."""
+        with self._transaction():
+            self._db.execute("UPDATE batches SET duplicates = duplicates + 1 WHERE id = ?", (batch,))
+
+    def follow(self, log: Log) -> None:
+        """Read the entries appended since the last time and note the batches they seal. Raises StoreUnavailable."""
+        with self._lock:
+            (followed,) = self._db.execute("SELECT followed FROM progress").fetchone()
+        for entry in log.entries(followed):
+            facts: Sequence[BatchFacts] = ()
+            if entry.writer is not None and entry.writer.complete and entry.details is not None:
+                facts = details_format.decode(log.store.get(entry.details.key)).batches
+            with self._transaction():
+                if entry.writer is not None:
+                    self._sealed(entry.writer.id, entry.writer.epoch, entry.index, facts)
+                self._db.execute("UPDATE progress SET followed = ?", (entry.index + 1,))
+
+    def missing(self, epoch: int, first: int, next_: int) -> list[BatchState]:
+        """Unsealed batches of this writer that the spool (first … next_-1 of `epoch`) does not hold: lost."""
+        with self._lock:
+            return self._all(
+                "writer = ? AND entry IS NULL AND NOT (epoch = ? AND sequence >= ? AND sequence < ?)",
+                self._writer, epoch, first, next_,
+            )  # fmt: skip
+
+    def forget(self, batch: str) -> None:
+        """Drop an unsealed batch whose bytes are lost, so that its sender can deliver it again."""
+        with self._transaction():
+            self._db.execute("DELETE FROM batches WHERE id = ? AND entry IS NULL", (batch,))
+
+    def _sealed(self, writer: str, epoch: int, entry: int, facts: Sequence[BatchFacts]) -> None:
+        for fact in facts:
+            self._db.execute(
+                "INSERT INTO batches (id, writer, epoch, sequence, source, forwarder, key, sha256, bytes, received_at,"
+                " flags, entry, records, accepted, quarantined) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT (id) DO UPDATE SET writer = excluded.writer, epoch = excluded.epoch,"
+                " sequence = excluded.sequence, entry = excluded.entry, records = excluded.records,"
+                " accepted = excluded.accepted, quarantined = excluded.quarantined, flags = excluded.flags",
+                (fact.id, writer, epoch, fact.sequence, fact.source, fact.forwarder, fact.key, fact.sha256, fact.bytes,
+                 _micros(fact.received_at), " ".join(fact.flags), entry, fact.records, fact.accepted, fact.quarantined),
+            )  # fmt: skip
+        self._db.execute(
+            "INSERT INTO totals VALUES (?, ?, ?, ?, ?) ON CONFLICT (writer) DO UPDATE SET"
+            " batches = batches + excluded.batches, records = records + excluded.records,"
+            " accepted = accepted + excluded.accepted, quarantined = quarantined + excluded.quarantined",
+            (writer, len(facts), sum(f.records for f in facts), sum(f.accepted for f in facts),
+             sum(f.quarantined for f in facts)),
+        )  # fmt: skip
+
+    def _one(self, where: str, *values: str) -> BatchState | None:
+        return next(iter(self._all(f"{where} ORDER BY received_at LIMIT 1", *values)), None)
+
+    def _all(self, where: str, *values: str | int) -> list[BatchState]:
+        # `where` is always one of this module's own literals; values are bound.
+        rows = self._db.execute(f"SELECT {_COLUMNS} FROM batches WHERE {where}", values).fetchall()  # noqa: S608
+        return [_state(row) for row in rows]
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._lock:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    if path.exists():
+        with suppress(sqlite3.DatabaseError):
+            db = _connect(path)
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            (health,) = db.execute("PRAGMA quick_check(1)").fetchone()
+            if (version, health) == (SCHEMA_VERSION, "ok"):
+                return db
+            db.close()
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    db = _connect(path)
+    db.executescript(f"{_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION};")
+    return db
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = OFF")
+    return db
+
+
+def _state(
+    row: tuple[str, int, int, str, str, int, int, str, int | None, int | None, int | None, int | None, int],
+) -> BatchState:
+    batch, epoch, sequence, source, sha256, received, size, flags, entry, records, accepted, quarantined, duplicates = (
+        row
+    )
+    return BatchState(
+        batch=batch,
+        epoch=epoch,
+        sequence=sequence,
+        source=source,
+        sha256=sha256,
+        state="spooled" if entry is None else "sealed",
+        received_at=EPOCH + timedelta(microseconds=received),
+        bytes=size,
+        records=records,
+        accepted=accepted,
+        quarantined=quarantined,
+        duplicates=duplicates,
+        entry=entry,
+        flags=tuple(flags.split()),
+    )
+
+
+def _micros(text: str) -> int:
+    return (parse_timestamp(text) - EPOCH) // timedelta(microseconds=1)

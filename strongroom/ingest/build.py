@@ -1,0 +1,263 @@
+"""From spooled batches to finished segment files: everything about sealing that costs CPU. Runs in a worker process.
+
+The result is a function of the cut and the spooled bytes alone. Per batch: read the frame, decode, compare the digest
+with what was acknowledged, split into exact records, derive columns. Then one segment per source and event date; a
+record without a usable time goes under the date it was received. Rows are in the source's own order, ties in order of
+arrival. Every file is read back and its roots recomputed before it is reported.
+
+What is not a record of its source becomes a record of `quarantine`, with its bytes, the source it was meant for and the
+reason. So does a whole batch, as it was received, if it could not be decoded on receipt, if its source's code fails on
+it, or if it is known to kill workers (`Cut.whole`).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+from hashlib import sha256
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from strongroom.archive import layout, segment
+from strongroom.archive.details import BatchFacts, SegmentSummary
+from strongroom.archive.entry import timestamp
+from strongroom.archive.segment import SegmentFacts
+from strongroom.ingest import spool
+from strongroom.ingest.cuts import Cut
+from strongroom.ingest.decode import decode_whole
+from strongroom.ingest.errors import CutTooLarge, SealFailed, SpoolDamaged
+from strongroom.ingest.frames import EPOCH, BatchHeader
+from strongroom.ingest.sources import SOURCES, quarantine
+from strongroom.ingest.sources.source import Source, Split
+from strongroom.ingest.spool import FrameAt
+from strongroom.ingest.writer import Writer
+
+MAX_GROUPS = 500
+"""Row groups per segment: their roots must fit one entry."""
+_MAX_SUMMARY_TEXT = 200
+_FIRST_DATE, _LAST_DATE = ((day - EPOCH.date()).days for day in (date(1000, 1, 1), date(9999, 12, 31)))
+_DATE = "date"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a worker needs to build one cut. `limit` bounds the decoded content of a batch, in bytes; the files go to
+    `folder`, which no other job uses."""
+
+    cut: Cut
+    writer: Writer
+    frames: tuple[FrameAt, ...]
+    limit: int
+    folder: str
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltSegment:
+    """A finished segment file at `path` and what the archive will say about it."""
+
+    source: str
+    date: date
+    path: str
+    facts: SegmentFacts
+    summary: SegmentSummary
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """All segments of a cut, in order of their names, and the facts of its batches, in order."""
+
+    segments: tuple[BuiltSegment, ...]
+    batches: tuple[BatchFacts, ...]
+
+
+def build(job: Job) -> Built:
+    """Build a cut. Raises SpoolDamaged, CutTooLarge, SealFailed, OSError, MemoryError."""
+    Path(job.folder).mkdir(parents=True, exist_ok=True)
+    tables: dict[str, list[pa.Table]] = defaultdict(list)
+    batches = []
+    for place in job.frames:
+        header, body = spool.read(place)
+        rows, facts = _sort_out(header, body, place.sequence, job)
+        batches.append(facts)
+        for name, table in rows.items():
+            tables[name].append(table)
+    segments = [built for name in sorted(tables) for built in _segments(job, SOURCES[name], tables.pop(name))]
+    return Built(tuple(segments), tuple(batches))
+
+
+def carries_natural_ids(body: bytes, coding: str, source: str, limit: int) -> bool:
+    """Whether every record of a body (as sent) carries its source's own id, so that a repetition says nothing new."""
+    kind = SOURCES[source]
+    if kind.natural_id is None:
+        return False
+    split = kind.split(decode_whole(body, coding, limit))  # type: ignore[arg-type]  # a coding the decoder resolved
+    if split.broken or not split.raw:
+        return False
+    return bool(kind.derive(split.raw, split.context).column(kind.natural_id).null_count == 0)
+
+
+def _sort_out(header: BatchHeader, body: bytes, sequence: int, job: Job) -> tuple[dict[str, pa.Table], BatchFacts]:
+    """One batch's rows by source, and its facts."""
+    if header.reason:
+        return _whole(header, body, sequence, header.reason)
+    if job.cut.whole:
+        return _whole(header, body, sequence, "the process that parsed it died", "parser-died")
+    content = decode_whole(body, header.coding, job.limit)
+    if sha256(content).hexdigest() != header.sha256:
+        raise SpoolDamaged(f"batch {sequence} ({header.batch}) no longer has the content that was acknowledged")
+    source = SOURCES[header.source]
+    try:
+        split = source.split(content)
+        derived = source.derive(split.raw, split.context) if split.raw else None
+        if derived is not None and derived.num_rows != len(split.raw):
+            raise ValueError("derived rows")
+    except MemoryError:
+        raise
+    except Exception as error:  # a source promises not to raise; if it does, no bytes may be lost for it
+        return _whole(header, body, sequence, f"the parser failed: {type(error).__name__}", "parser-failed")
+    rows = {}
+    if derived is not None:
+        rows[source.name] = _table(source, header, sequence, split, derived)
+    if split.broken:
+        broken = _quarantined(
+            header,
+            sequence,
+            raw=[item.raw for item in split.broken],
+            positions=[item.position for item in split.broken],
+            reasons=[item.reason for item in split.broken],
+        )
+        rows["quarantine"] = pa.concat_tables([rows["quarantine"], broken]) if "quarantine" in rows else broken
+    return rows, _facts(header, sequence, len(split.raw), len(split.broken))
+
+
+def _whole(
+    header: BatchHeader, body: bytes, sequence: int, reason: str, *flags: str
+) -> tuple[dict[str, pa.Table], BatchFacts]:
+    rows = _quarantined(header, sequence, raw=[body], positions=[0], reasons=[reason])
+    return {"quarantine": rows}, _facts(header, sequence, 0, 1, *flags)
+
+
+def _quarantined(
+    header: BatchHeader, sequence: int, *, raw: list[bytes], positions: list[int], reasons: list[str]
+) -> pa.Table:
+    kind = SOURCES["quarantine"]
+    intended = header.intended or header.source
+    context: list[bytes | None] = [quarantine.why(intended, reason) for reason in reasons]
+    split = Split(raw=raw, context=context, positions=positions, broken=[])
+    return _table(kind, header, sequence, split, kind.derive(raw, context))
+
+
+def _table(source: Source, header: BatchHeader, sequence: int, split: Split, derived: pa.Table) -> pa.Table:
+    """Rows of one batch: the universal columns, then the source's."""
+    count = len(split.raw)
+    universal = {
+        "event_time": derived.column("event_time"),
+        "received_at": pa.repeat(pa.scalar(header.received_at, pa.int64()), count).cast(pa.timestamp("us", tz="UTC")),
+        "sequence": pa.repeat(pa.scalar(sequence, pa.int64()), count),
+        "position": pa.array(split.positions or range(count), pa.int64()),
+        "context": pa.nulls(count, pa.binary()) if split.context is None else pa.array(split.context, pa.binary()),
+        "raw": pa.array(split.raw, pa.binary()),
+    }
+    schema = pa.schema([*segment.UNIVERSAL, *source.schema])
+    columns = [universal[name] if name in universal else derived.column(name) for name in schema.names]
+    return pa.table(columns, schema=schema)
+
+
+def _facts(header: BatchHeader, sequence: int, accepted: int, quarantined: int, *flags: str) -> BatchFacts:
+    return BatchFacts(
+        sequence=sequence,
+        id=header.batch,
+        source=header.source,
+        sha256=header.sha256,
+        bytes=header.bytes,
+        records=accepted + quarantined,
+        accepted=accepted,
+        quarantined=quarantined,
+        received_at=timestamp(EPOCH + timedelta(microseconds=header.received_at)),
+        forwarder=header.forwarder,
+        protocol=header.protocol,
+        address=header.address,
+        key=header.key,
+        name=header.name,
+        flags=(*header.flags, *flags),
+    )
+
+
+def _segments(job: Job, source: Source, batches: list[pa.Table]) -> Iterator[BuiltSegment]:
+    """One source's rows as segment files, one a date, in order of the dates."""
+    table = pa.concat_tables(batches)
+    batches.clear()
+    table = table.append_column(_DATE, _dates(table))
+    keys = [_DATE, *source.sort, "sequence", "position"]
+    table = table.take(pc.sort_indices(table, sort_keys=[(key, "ascending") for key in keys]))
+    start = 0
+    for run in pc.value_counts(table.column(_DATE)).to_pylist():
+        rows = table.slice(start, run["counts"]).drop_columns(_DATE)
+        start += run["counts"]
+        yield _segment(job, source, EPOCH.date() + timedelta(days=run["values"]), rows)
+
+
+def _segment(job: Job, source: Source, day: date, rows: pa.Table) -> BuiltSegment:
+    if rows.num_rows > MAX_GROUPS * segment.ROW_GROUP:
+        raise CutTooLarge(f"{rows.num_rows} records of {source.name} on {day} are too many for one segment")
+    cut, writer = job.cut, job.writer
+    key = layout.segment_key(source.name, day, writer.id, writer.epoch, cut.first, cut.last)
+    path = Path(job.folder) / f"{source.name}-{day}.parquet"
+    metadata = {
+        "source": source.name,
+        "date": day.isoformat(),
+        "writer": writer.id,
+        "epoch": str(writer.epoch),
+        "first": str(cut.first),
+        "last": str(cut.last),
+    }
+    facts = segment.write(path, rows, secret=cut.secret(key), metadata=metadata)
+    if segment.read_back(path) != facts:
+        # Memory, disk or encoder lied. Committing would seal the error for ever; building again may not repeat it.
+        raise SealFailed(f"{path} does not read back as it was written", hint="check this machine's memory and disk")
+    return BuiltSegment(source.name, day, str(path), facts, _summary(key, source, day, rows))
+
+
+def _summary(key: str, source: Source, day: date, rows: pa.Table) -> SegmentSummary:
+    times = rows.column("event_time")
+    span = pc.min_max(times.cast(pa.int64())).as_py()
+    columns: dict[str, tuple[str, str]] = {}
+    for name in source.summary_columns:
+        low, high = pc.min_max(rows.column(name)).as_py().values()
+        if low is not None and max(len(low), len(high)) <= _MAX_SUMMARY_TEXT:
+            columns[name] = (low, high)
+    return SegmentSummary(
+        key=key,
+        source=source.name,
+        date=day.isoformat(),
+        records=rows.num_rows,
+        min_time=span["min"],
+        max_time=span["max"],
+        hours=_hours(times),
+        columns=columns,
+    )
+
+
+def _hours(times: pa.ChunkedArray) -> dict[str, int]:
+    """Records per event hour; "" counts those without a time."""
+    hours = pc.floor_temporal(times, unit="hour").cast(pa.int64())
+    return {_hour(run["values"]): run["counts"] for run in pc.value_counts(hours).to_pylist()}
+
+
+def _hour(micros: int | None) -> str:
+    return "" if micros is None else (EPOCH + timedelta(microseconds=micros)).strftime("%Y-%m-%dT%H")
+
+
+def _dates(table: pa.Table) -> pa.ChunkedArray:
+    """Per row the segment's date, in days since the epoch: of the event, else of the receipt.
+
+    Times outside the years 1000 … 9999 are no dates an object name can carry; such records, too, go by receipt.
+    """
+    event = table.column("event_time").cast(pa.date32()).cast(pa.int32())
+    usable = pc.and_(pc.greater_equal(event, _FIRST_DATE), pc.less_equal(event, _LAST_DATE))
+    received = table.column("received_at").cast(pa.date32()).cast(pa.int32())
+    return pc.if_else(pc.fill_null(usable, False), event, received)

@@ -1,0 +1,86 @@
+"""The worker processes that build segments, apart from the process that acknowledges.
+
+Parsing hostile bytes may take all memory or crash native code; in a process of its own that costs one try. Workers are
+spawned (no inherited locks or sockets), run at a lower priority than acknowledging, may use a bounded amount of memory,
+and leave on their own when the parent is gone, so that a restarted service does not meet its own past.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import multiprocessing
+import os
+import resource
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar, TypeVarTuple
+
+import pyarrow as pa
+
+WORKER_BYTES = 6 << 30
+_WATCH_SECONDS = 0.5
+
+Arguments = TypeVarTuple("Arguments")
+Result = TypeVar("Result")
+
+
+class WorkerDied(Exception):
+    """A worker process ended, or ran out of memory, during a job. Says nothing about which job did it."""
+
+
+class Builders:
+    """Runs functions in `workers` processes; with 0, in a thread of this process (command line, tests)."""
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._executor = self._start()
+
+    async def run(self, function: Callable[[*Arguments], Result], *args: *Arguments) -> Result:
+        """The function's result. Raises WorkerDied, and what the function raises."""
+        executor = self._executor
+        try:
+            return await asyncio.get_running_loop().run_in_executor(executor, function, *args)
+        except BrokenProcessPool:
+            if executor is self._executor:
+                self._executor = self._start()
+                executor.shutdown(wait=False)
+            raise WorkerDied("a worker process ended during its job") from None
+        except MemoryError as error:
+            raise WorkerDied(f"a worker ran out of memory: {error}") from None
+
+    def close(self) -> None:
+        """Stop the workers after what they are doing."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def _start(self) -> Executor:
+        if self._workers == 0:
+            return ThreadPoolExecutor(1, "build")
+        context = multiprocessing.get_context("spawn")
+        executor = ProcessPoolExecutor(self._workers, context, _prepare, (os.getpid(),))
+        executor.submit(_nothing)  # start a process now, not when the first cut waits for it
+        return executor
+
+
+def _prepare(parent: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what to finish
+    os.nice(10)
+    resource.setrlimit(resource.RLIMIT_DATA, (WORKER_BYTES, WORKER_BYTES))
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
+    gc.disable()  # jobs make millions of bytes objects and no cycles; memory is freed by reference counts
+    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+
+
+def _leave_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_WATCH_SECONDS)
+    os._exit(1)
+
+
+def _nothing() -> None:
+    return
