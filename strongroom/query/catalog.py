@@ -1,0 +1,233 @@
+"""What segments exist and what is in them: read from entries and their details, kept in memory, rebuildable.
+
+The catalog follows the log entry by entry and never forgets, so a question about an older tree size is answered from
+the same lists: the snapshot at size n is the entries with index < n and the segments they name. Which file is a
+segment's, its length and its SHA-256 come from the entry, which the log's root commits to. Time ranges come from the
+details object; when that is damaged or missing the segment is still asked, only without them (`problems` says so, and
+verification finds it).
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+
+import pyarrow as pa
+
+from strongroom.archive import details as detail
+from strongroom.archive import layout
+from strongroom.archive.entry import Entry, parse_timestamp
+from strongroom.archive.errors import FormatError, ObjectMissing
+from strongroom.archive.log import Log
+from strongroom.archive.stores.store import ObjectStore
+from strongroom.query.errors import SnapshotUnknown
+
+_INSTANT = pa.timestamp("us", tz="UTC")
+
+ENTRIES_SCHEMA = pa.schema(
+    [
+        ("entry", pa.int64()),
+        ("kind", pa.string()),
+        ("written_at", _INSTANT),
+        ("writer", pa.string()),
+        ("epoch", pa.int64()),
+        ("first", pa.int64()),
+        ("last", pa.int64()),
+        ("part", pa.int64()),
+        ("parts", pa.int64()),
+        ("segments", pa.int64()),
+        ("records", pa.int64()),
+        ("bytes", pa.int64()),
+        ("details", pa.string()),
+        ("retain_until", _INSTANT),
+        ("prev", pa.string()),
+    ]
+)
+SEGMENTS_SCHEMA = pa.schema(
+    [
+        ("segment", pa.string()),
+        ("source", pa.string()),
+        ("date", pa.date32()),
+        ("entry", pa.int64()),
+        ("sealed_at", _INSTANT),
+        ("records", pa.int64()),
+        ("bytes", pa.int64()),
+        ("min_time", _INSTANT),
+        ("max_time", _INSTANT),
+        ("sha256", pa.string()),
+        ("root", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The tree a query saw: number of entries, and their root (hex)."""
+
+    size: int
+    root: str
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One segment as its entry names it. Times: event times in microseconds since the epoch, None when unknown."""
+
+    key: str
+    source: str
+    date: str
+    entry: int
+    sealed_at: datetime
+    records: int
+    bytes: int
+    sha256: str
+    root: str
+    min_time: int | None
+    max_time: int | None
+
+
+class Catalog:
+    """The entries and segments of one log, as far as `follow` has read it. Thread-safe."""
+
+    def __init__(self, store: ObjectStore, log: Log) -> None:
+        self._store, self._log = store, log
+        self._lock = threading.Lock()
+        self._entries: list[Entry] = []
+        self._segments: list[Segment] = []
+        self._starts: list[int] = []  # entry index of each segment, for cutting at a tree size
+        self.problems: list[str] = []
+
+    @property
+    def size(self) -> int:
+        """Tree size read so far."""
+        return len(self._entries)
+
+    def follow(self) -> int:
+        """Read what the log has gained. Returns the tree size. Raises FormatError, StoreUnavailable."""
+        with self._lock:
+            for entry in self._log.entries(len(self._entries), self._log.size):
+                found = self._segments_of(entry)
+                self._segments += found
+                self._starts += [entry.index] * len(found)
+                self._entries.append(entry)
+            return len(self._entries)
+
+    def snapshot(self, as_of: int | None = None) -> Snapshot:
+        """The newest snapshot, or the one of tree size `as_of`. Raises SnapshotUnknown."""
+        size = self.size
+        if as_of is not None and not 0 <= as_of <= size:
+            raise SnapshotUnknown(
+                f"there is no snapshot {as_of}: the log has {size} entries",
+                hint="as_of is a tree size, as an earlier answer's snapshot gave it",
+            )
+        size = size if as_of is None else as_of
+        return Snapshot(size, self._log.root(size).hex())
+
+    def segments(self, size: int, sources: Iterable[str] | None = None) -> list[Segment]:
+        """Segments that the first `size` entries name, in log order; of the given sources only, when given."""
+        wanted = None if sources is None else set(sources)
+        upto = bisect_left(self._starts, size)
+        return [segment for segment in self._segments[:upto] if wanted is None or segment.source in wanted]
+
+    def entries_table(self, size: int) -> pa.Table:
+        """The view `entries` at tree size `size`."""
+        return pa.Table.from_pylist([_entry_row(entry) for entry in self._entries[:size]], ENTRIES_SCHEMA)
+
+    def segments_table(self, size: int) -> pa.Table:
+        """The view `segments` at tree size `size`."""
+        return pa.Table.from_pylist([_segment_row(segment) for segment in self.segments(size)], SEGMENTS_SCHEMA)
+
+    def _segments_of(self, entry: Entry) -> list[Segment]:
+        if not entry.segments:
+            return []
+        summaries = self._summaries(entry)
+        sealed_at = parse_timestamp(entry.written_at)
+        found = []
+        for reference in entry.segments:
+            source, date = layout.segment_source(reference.key), layout.segment_date(reference.key)
+            if source is None or date is None:
+                self._problem(f"entry {entry.index} names a segment {reference.key!r} that is no segment name")
+                continue
+            summary = summaries.get(reference.key)
+            found.append(
+                Segment(
+                    key=reference.key,
+                    source=source,
+                    date=date.isoformat(),
+                    entry=entry.index,
+                    sealed_at=sealed_at,
+                    records=reference.records,
+                    bytes=reference.bytes,
+                    sha256=reference.sha256,
+                    root=reference.root,
+                    min_time=summary.min_time if summary else None,
+                    max_time=summary.max_time if summary else None,
+                )
+            )
+        return found
+
+    def _summaries(self, entry: Entry) -> Mapping[str, detail.SegmentSummary]:
+        if entry.details is None:
+            return {}
+        try:
+            data = self._store.get(entry.details.key)
+            if sha256(data).hexdigest() != entry.details.sha256:
+                raise FormatError("its SHA-256 is not what the entry states")
+            return {summary.key: summary for summary in detail.decode(data).segments}
+        except (FormatError, ObjectMissing) as error:
+            self._problem(f"details {entry.details.key} of entry {entry.index}: {error.message}")
+            return {}
+
+    def _problem(self, message: str) -> None:
+        self.problems.append(f"{message}; run `strongroom verify`")
+
+
+def instant(microseconds: int | None) -> str | None:
+    """RFC 3339 text of microseconds since the epoch, UTC; None for None and for times no calendar has."""
+    if microseconds is None:
+        return None
+    try:
+        moment = datetime.fromtimestamp(microseconds // 1_000_000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{microseconds % 1_000_000:06d}Z"
+
+
+def _entry_row(entry: Entry) -> dict[str, object]:
+    writer = entry.writer
+    return {
+        "entry": entry.index,
+        "kind": entry.kind,
+        "written_at": parse_timestamp(entry.written_at),
+        "writer": writer.id if writer else None,
+        "epoch": writer.epoch if writer else None,
+        "first": writer.first if writer else None,
+        "last": writer.last if writer else None,
+        "part": writer.part if writer else None,
+        "parts": writer.parts if writer else None,
+        "segments": len(entry.segments),
+        "records": sum(reference.records for reference in entry.segments),
+        "bytes": sum(reference.bytes for reference in entry.segments),
+        "details": entry.details.key if entry.details else None,
+        "retain_until": parse_timestamp(entry.retain_until) if entry.retain_until else None,
+        "prev": entry.prev,
+    }
+
+
+def _segment_row(segment: Segment) -> dict[str, object]:
+    return {
+        "segment": segment.key,
+        "source": segment.source,
+        "date": datetime.fromisoformat(segment.date).date(),
+        "entry": segment.entry,
+        "sealed_at": segment.sealed_at,
+        "records": segment.records,
+        "bytes": segment.bytes,
+        "min_time": segment.min_time,
+        "max_time": segment.max_time,
+        "sha256": segment.sha256,
+        "root": segment.root,
+    }

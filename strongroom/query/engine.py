@@ -1,0 +1,406 @@
+"""From a question to an answer: snapshot, check, verified files, a process of its own, a stream.
+
+    run ── slot ── snapshot ── worker: which views? ── cache: are their segments what was sealed? ── worker: answer
+
+What holds for every answer: it was computed on one snapshot, over exactly the segments that snapshot names for the
+sources the statement asks, each of them checked against its entry; and its statement passed the guard. When one of
+these fails there is no answer but an error that says which. The same statement `as_of` the same snapshot gives the same
+rows (of statements that use neither the clock nor chance, and order their rows).
+
+A query occupies its slot until its answer is read to the end, closed, or left untouched for `stall_seconds`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from strongroom.archive.log import Log
+from strongroom.archive.stores.store import ObjectStore
+from strongroom.query import errors, frames, results, views
+from strongroom.query.cache import SegmentCache
+from strongroom.query.catalog import Catalog, Segment, Snapshot, instant
+from strongroom.query.errors import Position, QueryBusy, QueryError, QueryFailed, QueryOutOfMemory, QueryTimeout
+from strongroom.query.limits import QueryLimits
+from strongroom.query.pool import Worker, WorkerPool
+from strongroom.query.views import ViewSource
+
+_ERRORS: Mapping[str, type[QueryError]] = {
+    kind.code: kind for kind in (errors.QueryRefused, errors.QueryInvalid, QueryTimeout, QueryOutOfMemory, QueryFailed)
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an answer ended. `truncated` is "" or the limit that cut it; `error` is set when it broke off."""
+
+    rows: int
+    bytes: int
+    truncated: str
+    seconds: float
+    error: QueryError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer on its way. Read `body` to the end, or `await body.aclose()`; `finished` tells how it ended."""
+
+    snapshot: Snapshot
+    segments: tuple[str, ...]
+    content_type: str
+    body: AnswerBody
+    finished: asyncio.Future[Outcome]
+
+
+class QueryEngine:
+    """Runs queries over one archive. Use from one event loop; `start` first, `stop` at the end."""
+
+    def __init__(
+        self,
+        *,
+        store: ObjectStore,
+        log: Log,
+        views: Sequence[ViewSource],
+        directory: Path,
+        limits: QueryLimits | None = None,
+    ) -> None:
+        """`directory` is for verified copies of remote segments; it stays empty with a local store."""
+        self.limits = limits or QueryLimits()
+        self._log = log
+        self._views = tuple(views)
+        self._catalog = Catalog(store, log)
+        self._cache = SegmentCache(store, directory, max_bytes=self.limits.cache_bytes)
+        self._pool = WorkerPool(readable=self._cache.roots, limits=self.limits)
+        self._slots = _Slots(self.limits)
+
+    async def start(self) -> None:
+        """Read the log and start workers. Raises QueryFailed when workers can't run here."""
+        await self.refresh()
+        await self._pool.start()
+
+    async def stop(self) -> None:
+        """End all workers; answers still being read break off."""
+        await self._pool.stop()
+
+    @property
+    def sandbox(self) -> dict[str, str]:
+        """Which of the operating system's walls stand around queries here."""
+        return dict(self._pool.sandbox)
+
+    async def refresh(self) -> int:
+        """Follow the log, entries of other writers included. Returns the tree size."""
+        await asyncio.to_thread(self._log.refresh)
+        return await asyncio.to_thread(self._catalog.follow)
+
+    async def run(
+        self,
+        sql: str,
+        parameters: list[Any] | dict[str, Any] | None = None,
+        *,
+        format: str = "json",
+        user: str = "",
+        limit: int | None = None,
+        as_of: int | None = None,
+    ) -> Answer:
+        """Start a query; returns when its first rows are there (or it is known that there are none).
+
+        `limit` bounds the rows (by default and at most as `limits` say). Raises the errors of errors.py, and
+        StoreUnavailable when segments can't be fetched.
+        """
+        if format not in results.CONTENT_TYPES:
+            raise errors.QueryRefused(f"there is no format {format!r}", hint=f"use {', '.join(results.CONTENT_TYPES)}")
+        try:
+            sql.encode()
+        except UnicodeEncodeError:
+            raise errors.QueryRefused("the statement is not valid Unicode text") from None
+        started = time.monotonic()
+        with ExitStack() as stack:
+            stack.enter_context(await self._slots.take(user))
+            await asyncio.to_thread(self._catalog.follow)
+            snapshot = self._catalog.snapshot(as_of)
+            worker = await self._pool.acquire()
+            run = _Run(self._pool, worker, sql)
+            stack.callback(run.abandon)
+            rows = min(self.limits.default_rows if limit is None else max(limit, 0), self.limits.rows)
+            named = await run.ask(self._ask(sql, parameters, format, rows, snapshot), frames.Tables)
+            segments = self._segments(named.views, snapshot)
+            stack.enter_context(self._cache.holding(segments))
+            files = await asyncio.to_thread(self._cache.ensure, segments)
+            await run.ask(self._grant(named.views, segments, files, snapshot), frames.Begin)
+            body = AnswerBody(run, stack.pop_all(), self.limits.stall_seconds, started)
+        keys = tuple(segment.key for segment in segments)
+        return Answer(snapshot, keys, results.CONTENT_TYPES[format], body, body.finished)
+
+    def catalog(self) -> dict[str, Any]:
+        """What can be asked: views with their columns, ranges and counts, on the newest snapshot."""
+        snapshot = self._catalog.snapshot()
+        segments = self._catalog.segments(snapshot.size)
+        tables = [
+            _table(view.name, view.description, views.columns_of(view), [s for s in segments if s.source == view.name])
+            for view in self._views
+        ]
+        in_events = {view.name for view in self._views if view.events}
+        tables += [
+            _table(
+                views.EVENTS,
+                f"what happened, across {', '.join(sorted(in_events)) or 'no sources yet'}, in common columns",
+                views.event_columns(),
+                [segment for segment in segments if segment.source in in_events],
+            ),
+            {
+                "name": views.ENTRIES,
+                "description": "the log: one row an entry",
+                "columns": _columns(views.catalog_columns(views.ENTRIES)),
+                "records": snapshot.size,
+            },
+            {
+                "name": views.SEGMENTS,
+                "description": "the sealed segments: one row each",
+                "columns": _columns(views.catalog_columns(views.SEGMENTS)),
+                "records": len(segments),
+            },
+        ]
+        return {
+            "snapshot": {"size": snapshot.size, "root": snapshot.root},
+            "tables": tables,
+            "problems": list(self._catalog.problems),
+        }
+
+    def _ask(
+        self, sql: str, parameters: list[Any] | dict[str, Any] | None, format: str, rows: int, snapshot: Snapshot
+    ) -> frames.Ask:
+        limits = self.limits
+        return frames.Ask(
+            sql=sql,
+            parameters=parameters,
+            views=views.view_names(self._views),
+            format=format,
+            rows=rows,
+            bytes=limits.bytes,
+            cpu_seconds=int(limits.seconds * limits.threads) + 5,
+            snapshot=(snapshot.size, snapshot.root),
+        )
+
+    def _segments(self, named: Sequence[str], snapshot: Snapshot) -> list[Segment]:
+        sources = {source.name for source in views.sources_of(frozenset(named), self._views)}
+        return self._catalog.segments(snapshot.size, sources)
+
+    def _grant(
+        self, named: Sequence[str], segments: Sequence[Segment], files: Sequence[Path], snapshot: Snapshot
+    ) -> frames.Grant:
+        sources = views.sources_of(frozenset(named), self._views)
+        setup = []
+        for source in sources:
+            pairs = [(s, f) for s, f in zip(segments, files, strict=True) if s.source == source.name]
+            root = Path(str(pairs[0][1]).removesuffix(pairs[0][0].key)) if pairs else Path("/")
+            setup.append(views.source_view(source, [file for _, file in pairs], root))
+        if views.EVENTS in named:
+            setup.append(views.events_view(self._views))
+        tables = {}
+        if views.ENTRIES in named:
+            tables[views.ENTRIES] = _stream(self._catalog.entries_table(snapshot.size))
+        if views.SEGMENTS in named:
+            tables[views.SEGMENTS] = _stream(self._catalog.segments_table(snapshot.size))
+        return frames.Grant([file.as_posix() for file in files], setup, tables)
+
+
+class _Run:
+    """One query on one worker: passes messages, counts time only while the worker is waited for, explains its death."""
+
+    def __init__(self, pool: WorkerPool, worker: Worker, sql: str) -> None:
+        self._pool, self._worker, self._sql = pool, worker, sql
+        self._over = False
+
+    async def ask(self, request: frames.Request, expected: type[Any]) -> Any:
+        """Send and wait for a reply of the expected type. Raises QueryError."""
+        try:
+            await self._worker.send(request)
+        except QueryFailed:
+            raise self._death() from None
+        reply = await self.next()
+        if not isinstance(reply, expected):
+            raise QueryFailed("the query's process broke its protocol")
+        return reply
+
+    async def next(self) -> frames.Reply:
+        """The worker's next message; a Failure is raised as its error."""
+        watch = self._worker.watch
+        assert watch is not None
+        watch.counting = True
+        try:
+            reply = await self._worker.receive()
+        except QueryFailed as failure:
+            raise self._death(failure) from None
+        finally:
+            watch.counting = False
+        if isinstance(reply, frames.Failure):
+            if reply.kind in ("query-refused", "query-invalid"):
+                self.end(clean=True)
+            raise self._error(reply)
+        return reply
+
+    def end(self, *, clean: bool) -> None:
+        """Give the worker back, once."""
+        if not self._over:
+            self._over = True
+            self._pool.release(self._worker, clean=clean)
+
+    def abandon(self) -> None:
+        """Give the worker back, killed, unless it was given back already."""
+        self.end(clean=False)
+
+    def _death(self, otherwise: QueryFailed | None = None) -> QueryError:
+        """Why the worker is gone."""
+        watch = self._worker.watch
+        verdict = watch.verdict if watch else ""
+        if verdict == "time":
+            return self._error(frames.Failure(QueryTimeout.code, ""))
+        if verdict == "memory":
+            return self._error(frames.Failure(QueryOutOfMemory.code, ""))
+        return otherwise or QueryFailed("the query's process ended unexpectedly", hint="try again")
+
+    def _error(self, failure: frames.Failure) -> QueryError:
+        limits = self._pool.limits
+        kind = _ERRORS.get(failure.kind, QueryFailed)
+        message, hint = failure.message, failure.hint
+        if kind is QueryTimeout:
+            message = f"the query ran longer than {limits.seconds:g} seconds and was ended"
+            hint = "narrow it, for example by event_time"
+        elif kind is QueryOutOfMemory:
+            message = f"the query needed more memory than {limits.memory_bytes >> 20} MiB and was ended"
+            hint = "select fewer columns, aggregate, or narrow it by event_time"
+        offset = len(self._sql[: failure.offset].encode()) if failure.offset >= 0 else -1
+        return kind(message, hint=hint, position=Position.at_byte(self._sql, offset))
+
+
+class AnswerBody(AsyncIterator[bytes]):
+    """The bytes of an answer. Iterate to the end or `aclose`; left untouched too long, it closes itself."""
+
+    def __init__(self, run: _Run, resources: ExitStack, stall_seconds: float, started: float) -> None:
+        self._run, self._resources = run, resources
+        self._stall_seconds, self._started = stall_seconds, started
+        self._loop = asyncio.get_running_loop()
+        self._bytes = 0
+        self._stall: asyncio.TimerHandle | None = None
+        self.finished: asyncio.Future[Outcome] = self._loop.create_future()
+        self._arm()
+
+    async def __anext__(self) -> bytes:
+        if self.finished.done():
+            raise StopAsyncIteration
+        self._disarm()
+        try:
+            reply = await self._run.next()
+        except QueryError as error:
+            self._finish(0, "", error)
+            raise
+        except BaseException:
+            self._finish(0, "", QueryFailed("the reader of the answer went away"))
+            raise
+        if self.finished.done():  # closed while we waited
+            raise StopAsyncIteration
+        if isinstance(reply, frames.Data):
+            self._bytes += len(reply.content)
+            self._arm()
+            return reply.content
+        if isinstance(reply, frames.End):
+            self._run.end(clean=True)
+            self._finish(reply.rows, reply.truncated, None)
+            raise StopAsyncIteration
+        broken = QueryFailed("the query's process broke its protocol")
+        self._finish(0, "", broken)
+        raise broken
+
+    async def aclose(self) -> None:
+        """Stop the query if it still runs. Safe to call at any time, more than once."""
+        self._finish(0, "", QueryFailed("the answer was closed before its end"))
+
+    def _finish(self, rows: int, truncated: str, error: QueryError | None) -> None:
+        self._disarm()
+        if not self.finished.done():
+            seconds = time.monotonic() - self._started
+            self.finished.set_result(Outcome(rows, self._bytes, truncated, seconds, error))
+        self._resources.close()
+
+    def _arm(self) -> None:
+        message = f"the answer was not read for {self._stall_seconds:g} seconds"
+        self._stall = self._loop.call_later(self._stall_seconds, self._finish, 0, "", QueryFailed(message))
+
+    def _disarm(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
+
+
+class _Slots:
+    """How many queries run at once, in all and of one user."""
+
+    def __init__(self, limits: QueryLimits) -> None:
+        self._limits = limits
+        self._all = asyncio.Semaphore(limits.concurrency)
+        self._users: Counter[str] = Counter()
+
+    async def take(self, user: str) -> contextlib.AbstractContextManager[None]:
+        """Wait for a slot, at most `queue_seconds`. Raises QueryBusy. The slot is free again when the context ends."""
+        if self._users[user] >= self._limits.per_user:
+            raise QueryBusy(
+                f"{self._limits.per_user} queries of this user are running", hint="wait for one of them to end"
+            )
+        self._users[user] += 1
+        try:
+            await asyncio.wait_for(self._all.acquire(), self._limits.queue_seconds)
+        except BaseException as error:
+            self._leave(user)
+            if isinstance(error, TimeoutError):
+                raise QueryBusy(f"{self._limits.concurrency} queries are running", hint="try again soon") from None
+            raise
+        return self._held(user)
+
+    @contextlib.contextmanager
+    def _held(self, user: str) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self._all.release()
+            self._leave(user)
+
+    def _leave(self, user: str) -> None:
+        self._users[user] -= 1
+        if not self._users[user]:
+            del self._users[user]
+
+
+def _stream(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def _columns(columns: Sequence[views.Column]) -> list[dict[str, str]]:
+    return [{"name": column.name, "type": column.type, "description": column.description} for column in columns]
+
+
+def _table(name: str, text: str, columns: Sequence[views.Column], segments: Sequence[Segment]) -> dict[str, Any]:
+    starts = [segment.min_time for segment in segments if segment.min_time is not None]
+    ends = [segment.max_time for segment in segments if segment.max_time is not None]
+    return {
+        "name": name,
+        "description": text,
+        "columns": _columns(columns),
+        "records": sum(segment.records for segment in segments),
+        "segments": len(segments),
+        "bytes": sum(segment.bytes for segment in segments),
+        "min_time": instant(min(starts, default=None)),
+        "max_time": instant(max(ends, default=None)),
+    }

@@ -1,0 +1,105 @@
+"""What the server and a query's process say to each other over two pipes: length-prefixed MessagePack messages.
+
+    server -> worker    Ask, then Grant, a query each
+    worker -> server    Ready once; a query each: Tables, Begin, Data…, End; or Failure instead of any of the last four
+
+The worker runs SQL of strangers, so the server trusts nothing it says: messages are decoded into exact types, a frame
+is at most MAX_FRAME long, and whatever does not fit is the end of that worker.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+LENGTH_BYTES = 4
+MAX_FRAME = 1 << 30
+
+
+class Ask(msgspec.Struct, frozen=True, tag="ask"):
+    """Check this statement and say which views it names."""
+
+    sql: str
+    parameters: list[Any] | dict[str, Any] | None
+    views: list[str]
+    format: str
+    rows: int
+    bytes: int
+    cpu_seconds: int
+    snapshot: tuple[int, str]
+
+
+class Grant(msgspec.Struct, frozen=True, tag="grant"):
+    """Run it: over these files, in views made by `setup`, with these tables given as Arrow streams."""
+
+    files: list[str]
+    setup: list[str]
+    tables: dict[str, bytes]
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """The process stands; `sandbox` says what of the operating system's walls is up."""
+
+    sandbox: dict[str, str]
+
+
+class Tables(msgspec.Struct, frozen=True, tag="tables"):
+    """The statement passed the check; it names these views."""
+
+    views: list[str]
+
+
+class Begin(msgspec.Struct, frozen=True, tag="begin"):
+    """The answer starts: (name, type) of its columns."""
+
+    columns: list[tuple[str, str]]
+
+
+class Data(msgspec.Struct, frozen=True, tag="data"):
+    """A piece of the answer, encoded."""
+
+    content: bytes
+
+
+class End(msgspec.Struct, frozen=True, tag="end"):
+    """The answer is whole. `truncated` is "" or the limit that cut it: "rows", "bytes"."""
+
+    rows: int
+    truncated: str
+
+
+class Failure(msgspec.Struct, frozen=True, tag="failure"):
+    """The query failed. `kind` is a code of errors.py; `offset` counts characters of the SQL, -1 when unknown."""
+
+    kind: str
+    message: str
+    hint: str = ""
+    offset: int = -1
+
+
+Request = Ask | Grant
+Reply = Ready | Tables | Begin | Data | End | Failure
+
+_requests = msgspec.msgpack.Decoder(Request)
+_replies = msgspec.msgpack.Decoder(Reply)
+
+
+def encode(message: Request | Reply) -> bytes:
+    """The frame of one message, length included."""
+    body = msgspec.msgpack.encode(message)
+    if len(body) > MAX_FRAME:
+        raise ValueError(f"a frame of {len(body)} bytes")
+    return len(body).to_bytes(LENGTH_BYTES) + body
+
+
+def decode_request(body: bytes) -> Request:
+    """A message to the worker. Raises msgspec.ValidationError or DecodeError."""
+    request: Request = _requests.decode(body)
+    return request
+
+
+def decode_reply(body: bytes) -> Reply:
+    """A message from the worker. Raises msgspec.ValidationError or DecodeError."""
+    reply: Reply = _replies.decode(body)
+    return reply

@@ -1,0 +1,38 @@
+"""What one query, one user and all users together may take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class QueryLimits:
+    """Limits of the query engine. All are enforced outside the process that runs the SQL, except where said.
+
+    seconds             running time of one query; waiting for a slow reader of the answer does not count
+    memory_bytes        resident memory of one query's process, its runtime (about 120 MiB) included
+    threads             DuckDB threads of one query
+    rows, bytes         of one answer; the worker cuts there and the answer says `truncated`
+    default_rows        row limit of a query that names none
+    concurrency         queries at once, all users
+    per_user            queries at once, one user
+    queue_seconds       how long a query waits for a free slot before QueryBusy
+    stall_seconds       how long a reader may leave an answer untouched before its query is ended
+    sql_bytes           size of the statement
+    cache_bytes         verified copies of segments kept from remote stores
+    spare_workers       processes kept ready, so that a query does not wait for one to start
+    """
+
+    seconds: float = 30.0
+    memory_bytes: int = 1 << 30
+    threads: int = 2
+    rows: int = 1_000_000
+    default_rows: int = 10_000
+    bytes: int = 256 << 20
+    concurrency: int = 4
+    per_user: int = 2
+    queue_seconds: float = 2.0
+    stall_seconds: float = 30.0
+    sql_bytes: int = 256 << 10
+    cache_bytes: int = 10 << 30
+    spare_workers: int = 1

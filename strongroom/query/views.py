@@ -1,0 +1,211 @@
+"""The SQL of the views: one a source, `events` across sources, `entries` and `segments` from the catalog. Pure.
+
+A source's view has the typed columns of today's schema, whatever the segments were sealed with: columns a segment does
+not have are NULL, columns the schema no longer has are left out (they are still in `raw`). A source without segments
+is an empty view with the right types.
+
+`raw` and `context` are stored as bytes. Investigators read and search them as text (`raw->>'$.userIdentity.arn'`), and
+a record that is not valid UTF-8 must neither fail their query nor vanish from it. So the views split the two uses:
+
+    raw         VARCHAR  the record as text; where the bytes are not valid UTF-8, DuckDB's escaped form ("\\xFF…")
+    raw_bytes   BLOB     NULL where `raw` is exact; the record's exact bytes where it is not
+
+The exact record is `coalesce(raw_bytes, encode(raw))`, always; the same for `context`. (`decode` fails on invalid
+UTF-8; TRY turns that into NULL at no measurable cost, and both are skipped when the column is not asked for.)
+
+Every row carries its address: `_segment`, the name of its segment, and `_row`, its row in it from 0, which is its
+position in the segment's Merkle tree. The proof of a record follows from the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from strongroom.archive.segment import UNIVERSAL
+from strongroom.query.catalog import ENTRIES_SCHEMA, SEGMENTS_SCHEMA
+
+ENTRIES, SEGMENTS, EVENTS = "entries", "segments", "events"
+
+EVENT_COLUMNS = {
+    "account": "account the event belongs to",
+    "region": "region or place",
+    "actor": "who did it: an ARN, a user name, a principal",
+    "action": "what was done",
+    "target": "what it was done to",
+    "source_address": "network address it came from",
+    "outcome": "success, failure, denied, or NULL when the record does not say",
+    "severity": "as the source states it",
+    "event_id": "the source's own identifier of the record",
+    "message": "one line for people",
+}
+_DESCRIPTIONS = {
+    "event_time": "when it happened, as the record says; NULL when it does not",
+    "received_at": "when its batch arrived here",
+    "sequence": "number of its batch, counted by the writer",
+    "position": "ordinal of the record in its batch, from 0",
+    "raw": "the record as text",
+    "raw_bytes": "the record's exact bytes where `raw` is not exact (not valid UTF-8), NULL elsewhere",
+    "context": "what surrounded the record when it arrived: an envelope, a header line",
+    "context_bytes": "as raw_bytes, for `context`",
+    "_segment": "name of the segment the row is in",
+    "_row": "row in that segment, from 0",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ViewSource:
+    """A source as the query engine sees it: typed columns, and how they map to `events` (column -> SQL; {} = not)."""
+
+    name: str
+    schema: pa.Schema
+    events: Mapping[str, str]
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a view."""
+
+    name: str
+    type: str
+    description: str = ""
+
+
+def view_names(sources: Sequence[ViewSource]) -> list[str]:
+    """Every view a query may name."""
+    return [*(source.name for source in sources), EVENTS, ENTRIES, SEGMENTS]
+
+
+def sources_of(views: frozenset[str], sources: Sequence[ViewSource]) -> list[ViewSource]:
+    """The sources whose segments the named views read."""
+    return [source for source in sources if source.name in views or (EVENTS in views and source.events)]
+
+
+def columns_of(source: ViewSource) -> list[Column]:
+    """The columns of a source's view, in order."""
+    typed = [Column(field.name, sql_type(field.type)) for field in source.schema]
+    names = ["raw", "raw_bytes", "context", "context_bytes", "received_at", "sequence", "position", "_segment", "_row"]
+    types = ["VARCHAR", "BLOB", "VARCHAR", "BLOB", "TIMESTAMP WITH TIME ZONE", "BIGINT", "BIGINT", "VARCHAR", "BIGINT"]
+    first = Column("event_time", "TIMESTAMP WITH TIME ZONE", _DESCRIPTIONS["event_time"])
+    return [first, *typed, *(Column(n, t, _DESCRIPTIONS[n]) for n, t in zip(names, types, strict=True))]
+
+
+def event_columns() -> list[Column]:
+    """The columns of `events`, in order."""
+    return [
+        Column("source", "VARCHAR", "view that has the record with all its columns"),
+        Column("event_time", "TIMESTAMP WITH TIME ZONE", _DESCRIPTIONS["event_time"]),
+        *(Column(name, "VARCHAR", text) for name, text in EVENT_COLUMNS.items()),
+        *(Column(name, "VARCHAR" if name != "_row" else "BIGINT", _DESCRIPTIONS[name])
+          for name in ("raw", "_segment", "_row")),
+    ]  # fmt: skip
+
+
+def catalog_columns(view: str) -> list[Column]:
+    """The columns of `entries` or `segments`."""
+    schema = ENTRIES_SCHEMA if view == ENTRIES else SEGMENTS_SCHEMA
+    return [Column(field.name, sql_type(field.type)) for field in schema]
+
+
+# Names and types below come from our own schemas, quoted; nothing of a question is pasted into SQL.
+# ruff: noqa: S608
+
+
+def source_view(source: ViewSource, files: Sequence[Path], root: Path) -> str:
+    """CREATE VIEW for one source over its segments' `files`, all of them under `root` (the folder of object names)."""
+    typed = {field.name: sql_type(field.type) for field in source.schema}
+    stored = {field.name: sql_type(field.type) for field in UNIVERSAL} | typed
+    chosen = [
+        _as("event_time", stored["event_time"]),
+        *(_as(name, kind) for name, kind in typed.items()),
+        *_text_and_bytes("raw"),
+        *_text_and_bytes("context"),
+        *(_as(name, stored[name]) for name in ("received_at", "sequence", "position")),
+        f"substr(_file, {len(root.as_posix()) + 2}) AS _segment",
+        "CAST(file_row_number AS BIGINT) AS _row",
+    ]
+    columns = stored | {"_file": "VARCHAR", "file_row_number": "BIGINT"}
+    empty = f"SELECT {', '.join(f'CAST(NULL AS {kind}) AS {_name(n)}' for n, kind in columns.items())} WHERE false"
+    rows = empty
+    if files:
+        listed = ", ".join(_text(path.as_posix()) for path in files)
+        rows = (
+            f"SELECT * FROM read_parquet([{listed}], union_by_name = true, filename = '_file', "
+            f"file_row_number = true, hive_partitioning = false) UNION ALL BY NAME {empty}"
+        )
+    return f"CREATE VIEW {_name(source.name)} AS SELECT {', '.join(chosen)} FROM ({rows})"
+
+
+def events_view(sources: Sequence[ViewSource]) -> str:
+    """CREATE VIEW events over the views of `sources`."""
+    parts = [_event_rows(source) for source in sources if source.events]
+    if not parts:
+        columns = ", ".join(f"CAST(NULL AS {column.type}) AS {_name(column.name)}" for column in event_columns())
+        parts = [f"SELECT {columns} WHERE false"]
+    return f"CREATE VIEW {EVENTS} AS {' UNION ALL '.join(parts)}"
+
+
+def _event_rows(source: ViewSource) -> str:
+    mapped = [f"CAST(({source.events.get(name, 'NULL')}) AS VARCHAR) AS {_name(name)}" for name in EVENT_COLUMNS]
+    event_time = source.events.get("event_time", "event_time")
+    first = [f"{_text(source.name)} AS source", f"CAST(({event_time}) AS TIMESTAMPTZ) AS event_time"]
+    return f"SELECT {', '.join([*first, *mapped, 'raw', '_segment', '_row'])} FROM {_name(source.name)}"
+
+
+def sql_type(kind: pa.DataType) -> str:
+    """The DuckDB type an Arrow type is read as. Raises ValueError for one no segment should have."""
+    plain = {
+        pa.string(): "VARCHAR",
+        pa.large_string(): "VARCHAR",
+        pa.binary(): "BLOB",
+        pa.bool_(): "BOOLEAN",
+        pa.int8(): "TINYINT",
+        pa.int16(): "SMALLINT",
+        pa.int32(): "INTEGER",
+        pa.int64(): "BIGINT",
+        pa.uint8(): "UTINYINT",
+        pa.uint16(): "USMALLINT",
+        pa.uint32(): "UINTEGER",
+        pa.uint64(): "UBIGINT",
+        pa.float32(): "FLOAT",
+        pa.float64(): "DOUBLE",
+        pa.date32(): "DATE",
+    }
+    if kind in plain:
+        return plain[kind]
+    if pa.types.is_timestamp(kind):
+        return "TIMESTAMP WITH TIME ZONE" if kind.tz else "TIMESTAMP"
+    if pa.types.is_decimal(kind):
+        return f"DECIMAL({kind.precision}, {kind.scale})"
+    if pa.types.is_dictionary(kind):
+        return sql_type(kind.value_type)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return f"{sql_type(kind.value_type)}[]"
+    if pa.types.is_map(kind):
+        return f"MAP({sql_type(kind.key_type)}, {sql_type(kind.item_type)})"
+    if pa.types.is_struct(kind):
+        return f"STRUCT({', '.join(f'{_name(field.name)} {sql_type(field.type)}' for field in kind)})"
+    raise ValueError(f"no view column can have the type {kind}")
+
+
+def _text_and_bytes(column: str) -> list[str]:
+    return [
+        f"coalesce(TRY(decode({column})), CAST({column} AS VARCHAR)) AS {column}",
+        f"CASE WHEN {column} IS NOT NULL AND TRY(decode({column})) IS NULL THEN {column} END AS {column}_bytes",
+    ]
+
+
+def _as(name: str, kind: str) -> str:
+    return f"CAST({_name(name)} AS {kind}) AS {_name(name)}"
+
+
+def _name(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
