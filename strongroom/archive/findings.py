@@ -70,6 +70,11 @@ CATALOGUE: Mapping[str, Kind] = {
         "Trust `raw` only for these rows; seal a corrected copy; establish which software wrote the segment.",
     ),
     "DETAILS_MISMATCH": Kind("error", "details state counts, times or hours that the segment does not have", _STOP),
+    "TILE_CHANGED": Kind(
+        "error",
+        "a published tile is not what the entries give: foreign auditors would be misled",
+        "Keep it as evidence, remove it, and let the signer publish the tile again.",
+    ),
     "ORPHAN": Kind(
         "warning",
         "an object that no entry names or explains",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from strongroom.archive import details, layout, segment
+from strongroom.archive import details, layout, segment, tiles
 from strongroom.archive.entry import Entry, ObjectRef, SegmentRef
 from strongroom.archive.errors import FormatError, ObjectMissing
 from strongroom.archive.findings import Finding, Report
@@ -181,9 +182,28 @@ class Holdings:
             self.report.notes.append("objects that only damaged entries may name were not judged")
             return
         for key in self.listed:
+            if key.startswith(layout.TILES) and self._is_tile(key):
+                continue
             if key in self.explained or _belongs(key) or self._under_way(key):
                 continue
             self.report.findings.append(Finding("ORPHAN", key, "named by an entry", "named by none", {}))
+
+    def _is_tile(self, key: str) -> bool:
+        """Whether the object is a tile of this log; its content is compared with what the entries give."""
+        try:
+            name = tiles.parse_path(key.removeprefix(layout.TILES))
+        except FormatError:
+            return False
+        expected = (
+            None if name.level is None or name.width < tiles.TILE_WIDTH else tiles.hash_tile(self.history.tree, name)
+        )
+        if expected is None:
+            return False
+        actual = self.store.get(key) if self.level != "quick" else expected
+        if actual != expected:
+            said, found = (f"SHA-256 {sha256(content).hexdigest()}" for content in (expected, actual))
+            self.report.findings.append(Finding("TILE_CHANGED", key, said, found, {}))
+        return True
 
     def _under_way(self, key: str) -> bool:
         match = _WRITER_OBJECT.search(key)

@@ -51,9 +51,20 @@ def generate(name: str, types: Sequence[KeyType] = (KeyType.ED25519, KeyType.ML_
     """Fresh keys of the given types for the key name `name`."""
     makers: dict[KeyType, Callable[[], PrivateKey]] = {
         KeyType.ED25519: ed25519.Ed25519PrivateKey.generate,
+        KeyType.ED25519_COSIGNATURE: ed25519.Ed25519PrivateKey.generate,
         KeyType.ML_DSA_44: mldsa.MLDSA44PrivateKey.generate,
     }
-    return [_signer(name, makers[type_]()) for type_ in types]
+    return [_signer(name, makers[type_](), type_) for type_ in types]
+
+
+def as_cosigners(signers: Sequence[LocalSigner]) -> list[LocalSigner]:
+    """The same keys used as a witness uses them: Ed25519 keys sign cosignatures instead of bare notes."""
+    return [
+        _signer(signer.key.name, signer._private, KeyType.ED25519_COSIGNATURE)
+        if signer.key.type is KeyType.ED25519
+        else signer
+        for signer in signers
+    ]
 
 
 def save(path: Path, signers: Sequence[LocalSigner], passphrase: bytes | None = None) -> None:
@@ -83,7 +94,8 @@ def load(path: Path, name: str, passphrase: bytes | None = None) -> list[LocalSi
     blocks = _PEM.findall(data)
     if not blocks:
         raise KeyUnusable(f"key file {path} holds no PEM private key")
-    return [_signer(name, _decrypt(path, block, passphrase)) for block in blocks]
+    privates = [_decrypt(path, block, passphrase) for block in blocks]
+    return [_signer(name, private, _type_of(private)) for private in privates]
 
 
 def load_or_create(
@@ -108,6 +120,9 @@ def _decrypt(path: Path, block: bytes, passphrase: bytes | None) -> PrivateKey:
     return private
 
 
-def _signer(name: str, private: PrivateKey) -> LocalSigner:
-    type_ = KeyType.ED25519 if isinstance(private, ed25519.Ed25519PrivateKey) else KeyType.ML_DSA_44
+def _type_of(private: PrivateKey) -> KeyType:
+    return KeyType.ED25519 if isinstance(private, ed25519.Ed25519PrivateKey) else KeyType.ML_DSA_44
+
+
+def _signer(name: str, private: PrivateKey, type_: KeyType) -> LocalSigner:
     return LocalSigner(verifier_key(name, type_, private.public_key().public_bytes_raw()), private)

@@ -11,6 +11,7 @@ from datetime import date
 IDENTITY = "archive.json"
 ENTRIES = "log/entry/"
 CHECKPOINTS = "log/checkpoint/"
+TILES = "log/tile/"
 SEGMENTS = "segments/"
 DETAILS = "details/"
 

@@ -168,6 +168,11 @@ class Log:
         with self._lock:
             return self._tree.root(size)
 
+    def row(self, level: int, start: int, stop: int) -> list[bytes]:
+        """Hashes of complete subtrees of 2^level entries, as tiles need them (merkle.Tree.row)."""
+        with self._lock:
+            return self._tree.row(level, start, stop)
+
     def inclusion_proof(self, index: int, size: int) -> list[bytes]:
         """That the entry `index` is in the tree of `size` entries. Raises ValueError."""
         with self._lock:

@@ -86,6 +86,10 @@ class Tree:
         self._check(size)
         return self._subtree(0, size) if size else EMPTY_ROOT
 
+    def row(self, level: int, start: int, stop: int) -> list[bytes]:
+        """Hashes of the complete subtrees of 2^level leaves with numbers start … stop-1, as far as they exist."""
+        return self._levels[level][start:stop] if level < len(self._levels) else []
+
     def inclusion_proof(self, index: int, size: int) -> list[bytes]:
         """PATH(index, D[size]): sibling hashes from the leaf upwards."""
         self._check(size)

@@ -7,7 +7,7 @@ where those who administer the archive can't roll it back. In order:
 2. The objects it names must be in the store with the stated length and SHA-256.
 3. The tree must extend the remembered one. A store behind the memory, or with another root, was rolled back or forked:
    the signer stops and never signs again until a person has decided (`SignerRefused`).
-4. Sign, publish the checkpoint (create-only), then remember it.
+4. Sign, publish the checkpoint (create-only) and the tiles it completes, then remember it.
 
 A crash between publishing and remembering is harmless: the memory is behind but consistent. A crash between signing and
 publishing too: the signed text is a function of the entries alone.
@@ -21,7 +21,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
-from strongroom.archive import layout, note
+from strongroom.archive import layout, note, tiles
 from strongroom.archive.entry import Entry, ObjectRef, SegmentRef
 from strongroom.archive.errors import FormatError, ObjectExists, ObjectMissing, SignerRefused
 from strongroom.archive.log import Log
@@ -74,6 +74,7 @@ class Signer:
             checkpoint = Checkpoint(self._log.origin, size, self._log.root(size))
             if checkpoint != self._last or not self._published(size):
                 self._publish(checkpoint)
+                tiles.publish(self._store, self._log, self._last.size if self._last else 0, size)
                 remember(self._memory, checkpoint)
                 self._last = checkpoint
             return checkpoint

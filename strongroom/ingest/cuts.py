@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from strongroom.ingest import durable
+from strongroom.archive import durable
 from strongroom.ingest.errors import SpoolDamaged
 
 

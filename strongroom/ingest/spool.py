@@ -34,7 +34,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from strongroom.ingest import durable, frames
+from strongroom.archive import durable
+from strongroom.ingest import frames
 from strongroom.ingest.errors import IntakeUnavailable, SpoolDamaged, SpoolFull, SpoolUnavailable
 from strongroom.ingest.frames import Bad, BatchHeader, FileHeader, Frame
 

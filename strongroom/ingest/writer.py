@@ -26,9 +26,9 @@ from types import TracebackType
 
 import msgspec
 
+from strongroom.archive import durable
 from strongroom.archive.entry import Draft, Entry, WriterRange
 from strongroom.archive.log import Log
-from strongroom.ingest import durable
 from strongroom.ingest.errors import SpoolDamaged, SpoolLocked
 
 _FILE = "writer.json"

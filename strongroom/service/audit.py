@@ -23,8 +23,8 @@ from typing import Any, Protocol
 import msgspec
 import structlog
 
+from strongroom.archive import durable
 from strongroom.archive.entry import timestamp
-from strongroom.ingest import durable
 from strongroom.ingest.intake import Accepted, Origin
 
 log = structlog.get_logger(__name__)

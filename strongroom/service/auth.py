@@ -19,7 +19,7 @@ import hmac
 import json
 import secrets
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -30,10 +30,11 @@ from fastapi import FastAPI, Request, Security
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.routing import BaseRoute
 
+from strongroom.archive import durable
 from strongroom.archive.errors import StrongroomError
 from strongroom.archive.layout import SOURCE_NAME
-from strongroom.ingest import durable
 from strongroom.service.locks import exclusive
 
 Role = Literal["forwarder", "investigator", "auditor", "admin"]
@@ -254,9 +255,16 @@ def rule_of(route: APIRoute) -> frozenset[Role] | None:
     return next((call.roles for call in _calls(route.dependant) if isinstance(call, Requires)), None)
 
 
+def routes_of(routes: Iterable[BaseRoute]) -> Iterator[BaseRoute]:
+    """Every route, also those that newer FastAPI versions keep inside included routers."""
+    for route in routes:
+        inner = getattr(route, "original_router", None)
+        yield from [route] if inner is None else routes_of(inner.routes)
+
+
 def refuse_unguarded(app: FastAPI, public: Collection[str]) -> None:
     """Deny by default, at the latest possible moment that is still before serving: raises RuntimeError."""
-    for route in app.routes:
+    for route in routes_of(app.routes):
         path = getattr(route, "path", "")
         if path in public or (isinstance(route, APIRoute) and rule_of(route)):
             continue

@@ -21,14 +21,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import ClassVar
 
-from strongroom.archive import keys, layout
+from strongroom.archive import durable, keys, layout
 from strongroom.archive.errors import StrongroomError
 from strongroom.archive.keys import LocalSigner
 from strongroom.archive.log import Log, read_identity
 from strongroom.archive.note import KeyType
+from strongroom.archive.policy import Policy
 from strongroom.archive.stores.store import ObjectStore
-from strongroom.archive.trust import policy_text
-from strongroom.ingest import durable
 
 
 class StateUnusable(StrongroomError):
@@ -107,7 +106,7 @@ def open_or_create(folder: StateFolder, store: ObjectStore, *, origin: str, writ
             hint="use the state folder that this archive was made with",
         )
     if not folder.policy.exists():
-        _write(folder.policy, policy_text(tuple(signer.key for signer in signers)).encode())
+        _write(folder.policy, Policy(tuple(signer.key for signer in signers)).text().encode())
     return Identity(names.origin, names.writer, log, signers, receipts[0])
 
 

@@ -19,12 +19,13 @@ from typing import Any, ClassVar, cast
 
 import pyarrow as pa
 
+from strongroom.archive import policy as policy_file
 from strongroom.archive import verify as archive_verify
 from strongroom.archive.errors import StrongroomError
 from strongroom.archive.findings import Level, Report
 from strongroom.archive.holdings import Progress
 from strongroom.archive.stores.store import ObjectStore
-from strongroom.archive.trust import Trust, parse_policy, recall, remember
+from strongroom.archive.trust import Trust, recall, remember
 from strongroom.ingest.sources import SOURCES
 from strongroom.service.locks import exclusive
 
@@ -63,7 +64,7 @@ def read_trust(policy: Path) -> Trust:
             f"trust file {policy}: {error}",
             hint="it is made with the archive, in the state folder; name one with --trust",
         ) from None
-    return Trust(parse_policy(text), recall(memory_of(policy)))
+    return Trust(policy_file.parse(text), recall(memory_of(policy)))
 
 
 def verify(store: ObjectStore, policy: Path, level: Level, progress: Progress | None = None) -> Report:

@@ -17,6 +17,7 @@ from strongroom.archive.details import Details, SegmentSummary
 from strongroom.archive.entry import Draft, Entry, ObjectRef, SegmentRef, WriterRange
 from strongroom.archive.holdings import summarise_times
 from strongroom.archive.log import Log
+from strongroom.archive.policy import Policy
 from strongroom.archive.signer import Signer
 from strongroom.archive.stores import DirectoryStore
 from strongroom.archive.trust import Trust
@@ -68,7 +69,7 @@ class Archive:
     @property
     def trust(self) -> Trust:
         """A verifier's trust that remembers nothing."""
-        return Trust(tuple(signer.key for signer in self.signers))
+        return Trust(Policy(tuple(signer.key for signer in self.signers)))
 
     def commit(self, count: int = 3, sign: bool = True, day: date = date(2026, 11, 24)) -> Entry:
         """Seal `count` records as the writer's next batch."""

@@ -13,7 +13,7 @@ from strongroom.archive.log import Log
 from strongroom.archive.merkle import leaf_hash, verify_consistency, verify_inclusion
 from strongroom.archive.signer import Signer
 from strongroom.archive.stores import DirectoryStore, ObjectInfo
-from strongroom.archive.trust import Trust, parse_policy, policy_text, recall
+from strongroom.archive.trust import recall
 from tests.archive.conftest import NOW, ORIGIN, Archive
 
 
@@ -149,10 +149,3 @@ def test_the_signer_refuses_a_writer_that_jumps(archive: Archive) -> None:
     archive.log.append(Draft("segment", NOW, writer=WriterRange("w1", 1, 7, 8)))
     with pytest.raises(SignerRefused, match="WRITER_GAP"):
         archive.signer.sign()
-
-
-def test_policy_round_trip(archive: Archive) -> None:
-    assert parse_policy(policy_text(archive.trust.keys)) == archive.trust.keys == Trust(archive.trust.keys).keys
-    for text in ("", "quorum none\n", "nonsense\n", "log bad+key\n"):
-        with pytest.raises(FormatError):
-            parse_policy(text)

@@ -38,7 +38,7 @@ def only(findings: list[Finding], code: str, key: str) -> Finding:
 
 
 def remembering(archive: Archive) -> Trust:
-    return Trust(archive.trust.keys, archive.signer.last)
+    return Trust(archive.trust.policy, archive.signer.last)
 
 
 def rewrite(archive: Archive, index: int, change: Callable[[Entry], Entry]) -> None:
@@ -346,6 +346,20 @@ def test_strangers_in_the_archive(archive: Archive) -> None:
     for key in strangers:
         archive.store.create(key, b"x")
     assert sorted((f.code, f.object) for f in check(archive)) == sorted(("ORPHAN", key) for key in strangers)
+
+
+def test_tiles_are_compared_with_the_entries(archive: Archive) -> None:
+    for _number in range(260):
+        archive.log.append(Draft("heartbeat", NOW, writer=WriterRange("w2", 1, 0, -1)))
+    archive.signer.sign()
+    assert check(archive) == []
+    path = archive.path("log/tile/0/000")
+    path.write_bytes(path.read_bytes()[::-1])
+    only(check(archive), "TILE_CHANGED", "log/tile/0/000")
+    path.unlink()
+    assert check(archive) == [], "tiles are derived: their absence changes nothing"
+    archive.store.create("log/tile/0/007", b"x")
+    only(check(archive), "ORPHAN", "log/tile/0/007")
 
 
 def test_an_explained_orphan_is_no_finding(archive: Archive) -> None:
