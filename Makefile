@@ -25,7 +25,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(STAMP)
-	@$(BIN)/python -m demo
+	@$(BIN)/python demo/demo.py
 
 run: $(STAMP)
 	@$(BIN)/strongroom serve

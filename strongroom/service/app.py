@@ -6,8 +6,7 @@ answers what nobody foresaw with 503. None of them buffers a body.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI
@@ -34,16 +33,7 @@ API_PAGE = frozenset({"/docs", "/docs/oauth2-redirect", "/openapi.json", "/stati
 
 
 def create_app(node: Node) -> FastAPI:
-    """The application over a node that is started and stopped with it."""
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        await node.start()
-        try:
-            yield
-        finally:
-            await node.stop()
-
+    """The application over a node, which somebody else starts and stops (service/serving.py)."""
     create: Callable[..., FastAPI] = FastAPI
     pages: dict[str, Any] = {"openapi_url": None, "docs_url": None}
     if node.settings.api_page:
@@ -54,7 +44,6 @@ def create_app(node: Node) -> FastAPI:
         version=__version__,
         description=DESCRIPTION,
         redoc_url=None,
-        lifespan=lifespan,
         generate_unique_id_function=_operation_id,
         **pages,
     )

@@ -40,7 +40,7 @@ def ask(
     screen: Console,
 ) -> None:
     """Print the answer to standard output. Raises what opening the archive and the engine raise."""
-    store = DirectoryStore(settings.archive.absolute())
+    store = DirectoryStore(settings.archive)
     log = Log.open(store)
     state = StateFolder(settings.state.absolute())
     size = log.size if as_of is None else as_of

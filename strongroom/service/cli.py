@@ -144,7 +144,7 @@ def verify(
     _must_be_archive(chosen)
     policy = trust or StateFolder(chosen.state.absolute()).policy
     with _step_progress() as progress:
-        report = verification.verify(DirectoryStore(chosen.archive.absolute()), policy, level, progress)
+        report = verification.verify(DirectoryStore(chosen.archive), policy, level, progress)
     if as_json:
         print(json.dumps(report.to_json()))
     else:

@@ -168,7 +168,7 @@ def _signer(settings: Settings, state: StateFolder) -> Iterator[Result]:
     remembered = recall(state.signer_memory)
     if remembered is None or not (settings.archive / "archive.json").is_file():
         return
-    size = Log.open(DirectoryStore(settings.archive.absolute())).size
+    size = Log.open(DirectoryStore(settings.archive)).size
     if size < remembered.size:
         found = f"signed {remembered.size:,} entries, the archive shows {size:,}"
         yield Result("failure", "signer", found, "entries were removed: run `strongroom verify`, sign nothing")

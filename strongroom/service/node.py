@@ -52,7 +52,7 @@ class ArchiveWriter:
 
     def __init__(self, settings: Settings, limits: IntakeLimits, suffix: str = "") -> None:
         self.state = StateFolder(settings.state.absolute())
-        self.store = DirectoryStore(settings.archive.absolute())
+        self.store = DirectoryStore(settings.archive, create=True)
         self.identity = open_or_create(
             self.state, self.store, origin=settings.origin, writer=settings.writer, now=datetime.now(UTC)
         )
@@ -117,8 +117,12 @@ class Node:
 
     async def start(self) -> None:
         """Begin to work; when it returns, deliveries are accepted and questions answered."""
-        await self.writer.start()
-        await self.engine.start()
+        try:
+            await self.writer.start()
+            await self.engine.start()
+        except BaseException:
+            await self.stop()
+            raise
         self._follower = asyncio.create_task(self._follow())
         self._started = datetime.now(UTC)
 
@@ -152,6 +156,8 @@ class Node:
             "log": {"size": self.log.size, "root": self.log.root().hex()},
             "checkpoint": {"size": signed.size, "root": signed.root.hex()} if signed else None,
             "counters": asdict(self.intake.counters()),
+            "oldest_pending_seconds": round(self.intake.oldest_pending_seconds, 3),
+            "problem": str(self.intake.problem) if self.intake.problem else None,
         }
 
     def _numbers(self) -> dict[str, tuple[str, float]]:
@@ -163,6 +169,11 @@ class Node:
         }
         return numbers | {
             "log_entries": ("Entries in the log", float(self.log.size)),
+            "oldest_pending_seconds": (
+                "Age of the oldest acknowledged batch that is not sealed",
+                self.intake.oldest_pending_seconds,
+            ),
+            "problem": ("1 while something keeps batches from acceptance or seal", float(bool(self.intake.problem))),
             "checkpoint_entries": ("Entries under the newest signed checkpoint", float(signed.size if signed else 0)),
         }
 

@@ -26,14 +26,13 @@ def serve(settings: Settings) -> None:
         log.warning("no such setting", variable=name)
     listener = _bind(settings)
     node = Node(settings)
-    url = url_of(settings, listener.getsockname()[1])
-    _introduce(node, url)
+    _introduce(node)
     config = uvicorn.Config(
         create_app(node),
         loop="uvloop",
         http="httptools",
         ws="none",
-        lifespan="on",
+        lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
@@ -43,7 +42,31 @@ def serve(settings: Settings) -> None:
         ssl_certfile=settings.tls_certificate,
         ssl_keyfile=settings.tls_key,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    _Server(config, node).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn around a node: started before the first connection is taken, stopped after the last was answered.
+
+    Not a lifespan handler of the application, because a failure to start must reach the caller as the error it is.
+    """
+
+    def __init__(self, config: uvicorn.Config, node: Node) -> None:
+        super().__init__(config)
+        self._node = node
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._node.start()
+        await super().startup(sockets)
+        settings = self._node.settings
+        url = url_of(settings, sockets[0].getsockname()[1] if sockets else settings.port)
+        log.info("serving", url=url, api=f"{url}/docs" if settings.api_page else "off")
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        log.info("stopping")
+        await super().shutdown(sockets)
+        await self._node.stop()
+        log.info("stopped", entries=self._node.log.size)
 
 
 def url_of(settings: Settings, port: int) -> str:
@@ -63,14 +86,12 @@ def _bind(settings: Settings) -> socket.socket:
     return listener
 
 
-def _introduce(node: Node, url: str) -> None:
+def _introduce(node: Node) -> None:
     """What an operator must know at every start."""
     settings = node.settings
     log.info("archive", origin=node.identity.origin, entries=node.log.size, store=node.store.description)
-    log.info("a directory store is tamper-evident, not tamper-proof: who owns the folder can destroy, but not unseen")
     if not settings.loopback and settings.tls_certificate is None:
         log.warning("tokens travel in the clear: set tls_certificate and tls_key, or put a TLS proxy in front")
     if not node.tokens.tokens():
         command = f"strongroom token create --role admin --name <you> --state {settings.state}"
         log.warning("no token exists, so nobody can push or ask", make_one=command)
-    log.info("serving", url=url, api=f"{url}/docs" if settings.api_page else "off")

@@ -31,6 +31,7 @@ class Acknowledgement(BaseModel):
 
     batch: str
     sequence: int
+    source: str
     duplicate: bool
     flags: list[str]
     received_at: str
