@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 from strongroom.archive import layout, segment
 from strongroom.archive.details import BatchFacts, SegmentSummary
 from strongroom.archive.entry import timestamp
+from strongroom.archive.holdings import summarise_times
 from strongroom.archive.segment import SegmentFacts
 from strongroom.ingest import spool
 from strongroom.ingest.cuts import Cut
@@ -223,8 +224,7 @@ def _segment(job: Job, source: Source, day: date, rows: pa.Table) -> BuiltSegmen
 
 
 def _summary(key: str, source: Source, day: date, rows: pa.Table) -> SegmentSummary:
-    times = rows.column("event_time")
-    span = pc.min_max(times.cast(pa.int64())).as_py()
+    records, earliest, latest, hours = summarise_times(rows.column("event_time"))
     columns: dict[str, tuple[str, str]] = {}
     for name in source.summary_columns:
         low, high = pc.min_max(rows.column(name)).as_py().values()
@@ -234,22 +234,12 @@ def _summary(key: str, source: Source, day: date, rows: pa.Table) -> SegmentSumm
         key=key,
         source=source.name,
         date=day.isoformat(),
-        records=rows.num_rows,
-        min_time=span["min"],
-        max_time=span["max"],
-        hours=_hours(times),
+        records=records,
+        min_time=earliest,
+        max_time=latest,
+        hours=hours,
         columns=columns,
     )
-
-
-def _hours(times: pa.ChunkedArray) -> dict[str, int]:
-    """Records per event hour; "" counts those without a time."""
-    hours = pc.floor_temporal(times, unit="hour").cast(pa.int64())
-    return {_hour(run["values"]): run["counts"] for run in pc.value_counts(hours).to_pylist()}
-
-
-def _hour(micros: int | None) -> str:
-    return "" if micros is None else (EPOCH + timedelta(microseconds=micros)).strftime("%Y-%m-%dT%H")
 
 
 def _dates(table: pa.Table) -> pa.ChunkedArray:

@@ -78,9 +78,13 @@ class Committer:
             Draft("heartbeat", self._clock(), WriterRange(self._writer.id, self._writer.epoch, next_, next_ - 1))
         )
 
-    def incident(self, what: str, **data: str | int) -> None:
-        """State a fact in the log that verification or an investigator will ask about."""
-        self._log.append(Draft("incident", self._clock(), data={"what": what, "writer": self._writer.id, **data}))
+    def disown(self, cut: Cut) -> None:
+        """Declare what an earlier try put for `cut` orphaned: its batches will be cut differently."""
+        mark = f"/{self._writer.id}-{self._writer.epoch}-{cut.first:020d}-{cut.last:020d}"
+        found = [info.key for info in self._store.list(layout.SEGMENTS) if mark in info.key]
+        found += [info.key for info in self._store.list(self._details_name(cut, 1)(0).removesuffix(".json"))]
+        for key in found:
+            self._report_orphan(key)
 
     def _append(self, draft: Draft) -> None:
         # The log refuses to go on after an entry that breaks a writer's numbering, so look before writing one.
@@ -119,12 +123,12 @@ class Committer:
         salt = cut.secret(f"details/{place.part}").hex()
         content = details.encode(Details(salt, place, tuple(batches), tuple(summaries)))
         digest = sha256(content).hexdigest()
-
-        def name(retry: int) -> str:
-            return layout.details_key(place.id, place.epoch, place.first, place.last, place.part, retry)
-
-        info = self._put(name, content, digest)
+        info = self._put(self._details_name(cut, place.part), content, digest)
         return ObjectRef(info.key, info.version, len(content), digest)
+
+    def _details_name(self, cut: Cut, part: int) -> Callable[[int], str]:
+        writer = self._writer
+        return lambda retry: layout.details_key(writer.id, writer.epoch, cut.first, cut.last, part, retry)
 
     def _put(self, name: Callable[[int], str], content: bytes | Path, digest: str) -> ObjectInfo:
         """Create the object, or adopt it where an earlier try had, under the first name that is free or holds it."""
@@ -144,7 +148,8 @@ class Committer:
 
     def _report_orphan(self, key: str) -> None:
         if key not in self._reported:
-            self.incident("orphan", key=key)
+            data = {"what": "orphan", "key": key, "writer": self._writer.id}
+            self._log.append(Draft("incident", self._clock(), data=data))
             self._reported.add(key)
 
     def _must_equal(self, entry: Entry, cut: Cut, segments: Sequence[BuiltSegment], number: int, parts: int) -> None:

@@ -290,9 +290,7 @@ class Sealer:
             )
         if cut.first in self._inherited:
             # An earlier life may have put objects of the wider cut; say so, or they look like foreign ones.
-            await asyncio.to_thread(
-                self._committer.incident, "recut", epoch=self._writer.epoch, first=cut.first, last=cut.last
-            )
+            await self._persist(lambda: asyncio.to_thread(self._committer.disown, cut))
         self._tries.pop(cut.first)
         await asyncio.to_thread(self._cuts.replace, cut, cut.smaller())
 

@@ -1,0 +1,116 @@
+"""Content codings: any chunking, several members, damage, bombs."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import time
+import zlib
+
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from strongroom.ingest.decode import HEAD_BYTES, Decoded, Decoder, decode_whole
+from strongroom.ingest.errors import DeliveryRefused, ExpandsTooFar, UndecodableBody, UnsupportedCoding
+
+ENCODERS = {
+    "identity": lambda parts: b"".join(parts),
+    "gzip": lambda parts: b"".join(gzip.compress(part, 1) for part in parts),
+    "zstd": lambda parts: b"".join(zstandard.compress(part) for part in parts),
+}
+
+
+def decode(body: bytes, coding: str, limit: int = 1 << 30, step: int = 1000) -> Decoded:
+    decoder = Decoder(coding, limit)
+    for start in range(0, len(body), step):
+        decoder.feed(body[start : start + step])
+    return decoder.finish()
+
+
+@given(
+    st.lists(st.binary(max_size=3000), min_size=1, max_size=4),
+    st.sampled_from(sorted(ENCODERS)),
+    st.booleans(),
+    st.integers(1, 2000),
+)
+def test_any_chunking_of_any_number_of_members_gives_the_content(
+    parts: list[bytes], coding: str, auto: bool, step: int
+) -> None:
+    content = b"".join(parts)
+    if coding == "identity" and content[:2] in (b"\x1f\x8b", b"\x28\xb5"):
+        auto = False
+    found = decode(ENCODERS[coding](parts), "auto" if auto else coding, step=step)
+    assert (found.sha256, found.bytes) == (hashlib.sha256(content).hexdigest(), len(content))
+    assert found.head == content[:HEAD_BYTES]
+    assert found.coding == coding
+    assert decode_whole(ENCODERS[coding](parts), found.coding, 1 << 30) == content
+
+
+@pytest.mark.parametrize("coding", ["gzip", "zstd"])
+def test_large_content_is_exact_and_only_its_head_is_kept(coding: str) -> None:
+    content = b"".join(b"%d some line of a log\n" % n for n in range(200_000))
+    found = decode(ENCODERS[coding]([content]), "auto", step=50_000)
+    assert (found.sha256, found.bytes, found.head) == (
+        hashlib.sha256(content).hexdigest(),
+        len(content),
+        content[:HEAD_BYTES],
+    )
+
+
+@pytest.mark.parametrize("coding", ["gzip", "zstd"])
+def test_a_body_cut_anywhere_is_undecodable(coding: str) -> None:
+    body = ENCODERS[coding]([b"first " * 50, b"second " * 50])
+    first = len(ENCODERS[coding]([b"first " * 50]))
+    for end in range(len(body)):
+        if end == first:
+            continue  # a whole member: whoever cut it there can't be noticed
+        with pytest.raises(UndecodableBody):
+            decode(body[:end], coding)
+
+
+def test_gzip_padding_is_ignored_and_garbage_is_not() -> None:
+    body = gzip.compress(b"content")
+    assert decode(body + b"\0" * 5000, "gzip").bytes == 7
+    with pytest.raises(UndecodableBody):
+        decode(body + b"\0\0garbage", "gzip")
+
+
+@given(st.integers(0, 200), st.integers(1, 255))
+def test_a_changed_byte_never_yields_other_content_silently(place: int, change: int) -> None:
+    content = b"account 123456789012 did something, " * 20
+    for coding in ("gzip", "zstd"):
+        encoder = zstandard.ZstdCompressor(write_checksum=True)
+        body = bytearray(gzip.compress(content, 1, mtime=0) if coding == "gzip" else encoder.compress(content))
+        body[place % len(body)] ^= change
+        try:
+            found = decode(bytes(body), coding)
+        except DeliveryRefused:
+            continue
+        assert found.sha256 == hashlib.sha256(content).hexdigest()  # a header field without meaning was hit
+
+
+@pytest.mark.adversarial
+@pytest.mark.parametrize("coding", ["gzip", "zstd"])
+def test_a_bomb_stops_at_the_bound_soon(coding: str) -> None:
+    if coding == "gzip":
+        packer = zlib.compressobj(9, wbits=31)
+        bomb = b"".join(packer.compress(b"\0" * (1 << 20)) for _ in range(256)) + packer.flush()
+    else:
+        bomb = zstandard.compress(b"\0" * (1 << 28), 19)
+    started = time.monotonic()
+    with pytest.raises(ExpandsTooFar):
+        decode(bomb, "auto", limit=1 << 20, step=1 << 18)
+    with pytest.raises(ExpandsTooFar):
+        decode_whole(bomb, coding, 1 << 20)  # type: ignore[arg-type]
+    assert time.monotonic() - started < 2
+
+
+def test_codings_are_named_as_in_http_or_refused() -> None:
+    assert decode(gzip.compress(b"x"), "X-GZip").bytes == 1
+    assert decode(b"", "").bytes == 0
+    assert decode(b"ab", "auto").coding == "identity"
+    with pytest.raises(UnsupportedCoding) as refused:
+        Decoder("br", 10)
+    assert not refused.value.transient and "gzip" in refused.value.hint
