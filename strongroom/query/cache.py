@@ -22,9 +22,12 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import file_digest
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from strongroom.archive import layout
 from strongroom.archive.errors import ObjectMissing
@@ -44,13 +47,20 @@ class SegmentCache:
         self._lock = threading.Lock()
         self._checked: dict[str, _Stamp] = {}
         self._used: dict[str, float] = {}
+        self._shapes: dict[str, str] = {}
         self._held: Counter[str] = Counter()
 
     @property
     def roots(self) -> list[Path]:
-        """The folders that segment files may be in: all that a query's process needs to read of the archive."""
+        """The folders that segment files may be in: all that a query's process needs to read of the archive.
+
+        Made when missing: a process is walled in to folders that exist, also before the first segment is sealed.
+        """
         local = self._store.local_path(layout.SEGMENTS.rstrip("/"))
-        return [local if local is not None else self._directory / layout.SEGMENTS]
+        folder = local if local is not None else self._directory / layout.SEGMENTS
+        with suppress(OSError):  # a store that may only be read has what it has
+            folder.mkdir(parents=True, exist_ok=True, mode=0o750)
+        return [folder]
 
     def path(self, segment: Segment) -> Path:
         """Where the segment's file is, or will be."""
@@ -85,6 +95,10 @@ class SegmentCache:
             self._evict()
         return paths
 
+    def shape(self, segment: Segment) -> str:
+        """The columns and types of a segment that `ensure` has let through, as text: files of one shape read alike."""
+        return self._shapes[segment.key]
+
     def _known(self, segment: Segment, path: Path) -> bool:
         stamp = _stamp(path)
         return stamp is not None and self._checked.get(segment.key) == stamp
@@ -103,6 +117,7 @@ class SegmentCache:
                 if not local:
                     path.unlink(missing_ok=True)  # a spoiled copy, not the store's object: the next query fetches anew
                 raise
+            self._shapes[segment.key] = _shape(segment, path)
             if stamp == _stamp(path):
                 self._checked[segment.key] = stamp
                 return
@@ -161,6 +176,13 @@ def _stamp(path: Path) -> _Stamp | None:
     except FileNotFoundError:
         return None
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _shape(segment: Segment, path: Path) -> str:
+    try:
+        return str(pq.read_schema(path).remove_metadata())
+    except (pa.ArrowException, OSError) as error:
+        raise _failure(segment, f"no readable segment: {error}") from error
 
 
 def _failure(segment: Segment, actual: str, *, expected: str = "") -> IntegrityFailure:

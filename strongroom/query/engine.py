@@ -200,9 +200,12 @@ class QueryEngine:
         sources = views.sources_of(frozenset(named), self._views)
         setup = []
         for source in sources:
-            pairs = [(s, f) for s, f in zip(segments, files, strict=True) if s.source == source.name]
-            root = Path(str(pairs[0][1]).removesuffix(pairs[0][0].key)) if pairs else Path("/")
-            setup.append(views.source_view(source, [file for _, file in pairs], root))
+            root, groups = Path("/"), dict[str, list[Path]]()
+            for segment, file in zip(segments, files, strict=True):
+                if segment.source == source.name:
+                    root = Path(file.as_posix().removesuffix(segment.key))
+                    groups.setdefault(self._cache.shape(segment), []).append(file)
+            setup.append(views.source_view(source, groups.values(), root))
         if views.EVENTS in named:
             setup.append(views.events_view(self._views))
         tables = {}

@@ -4,7 +4,7 @@ The rule for being listed: the result depends on the arguments (or the clock, or
 reads or writes files, settings, variables, sequences, environment, logs, secrets or other catalogs; whatever turns a
 string into SQL; whatever sleeps; and whatever reads a binary state that a query could forge (aggregate states,
 encoded variants), because that is code which trusts its input. A function a newer DuckDB adds is refused until
-somebody reads what it does and adds it here; tests/query/test_guard.py lists what the installed version adds.
+somebody reads what it does and adds it here.
 """
 
 from __future__ import annotations

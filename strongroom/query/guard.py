@@ -94,9 +94,8 @@ def check(sql: str, views: Collection[str], connection: duckdb.DuckDBPyConnectio
 
 def _statement(text: str, sql: str, shift: int, connection: duckdb.DuckDBPyConnection) -> Iterator[Any]:
     """The syntax tree of the one statement in `text`."""
-    row = connection.execute("SELECT json_serialize_sql(?)", [text]).fetchone()
-    assert row is not None
-    parsed = msgspec.json.decode(row[0])
+    ((tree,),) = connection.execute("SELECT json_serialize_sql(?)", [text]).fetchall()
+    parsed = msgspec.json.decode(tree)
     if parsed["error"]:
         if parsed["error_type"] != "parser":
             raise _not_a_question(text, parsed["error_message"])

@@ -217,6 +217,9 @@ class WorkerPool:
                 "LANG": "C.UTF-8",
                 "TZ": "UTC",
                 "MALLOC_ARENA_MAX": "2",
+                # Arrow's allocator would start a thread on import, before the sandbox binds the process.
+                "ARROW_DEFAULT_MEMORY_POOL": "system",
+                "JE_ARROW_MALLOC_CONF": "background_thread:false",
             },
             start_new_session=True,
         )
@@ -252,5 +255,7 @@ def library_folders() -> list[Path]:
     paths = sysconfig.get_paths()
     python = [paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     system = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo"]
+    # DuckDB looks there for the container's memory limit when a database is opened, and fails when it may not.
+    system += ["/proc/self/cgroup", "/sys/fs/cgroup"]
     found = [str(Path(strongroom.__file__).parent), *python, *system]
-    return [Path(path) for path in dict.fromkeys(found) if Path(path).is_dir()]
+    return [Path(path) for path in dict.fromkeys(found) if Path(path).exists()]

@@ -19,7 +19,7 @@ position in the segment's Merkle tree. The proof of a record follows from the tw
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,8 +115,11 @@ def catalog_columns(view: str) -> list[Column]:
 # ruff: noqa: S608
 
 
-def source_view(source: ViewSource, files: Sequence[Path], root: Path) -> str:
-    """CREATE VIEW for one source over its segments' `files`, all of them under `root` (the folder of object names)."""
+def source_view(source: ViewSource, groups: Iterable[Sequence[Path]], root: Path) -> str:
+    """CREATE VIEW for one source over its segments' files, all of them under `root` (the folder of object names).
+
+    The files of a group have the same columns: DuckDB then opens one of them to know the view, not all.
+    """
     typed = {field.name: sql_type(field.type) for field in source.schema}
     stored = {field.name: sql_type(field.type) for field in UNIVERSAL} | typed
     chosen = [
@@ -130,14 +133,14 @@ def source_view(source: ViewSource, files: Sequence[Path], root: Path) -> str:
     ]
     columns = stored | {"_file": "VARCHAR", "file_row_number": "BIGINT"}
     empty = f"SELECT {', '.join(f'CAST(NULL AS {kind}) AS {_name(n)}' for n, kind in columns.items())} WHERE false"
-    rows = empty
-    if files:
-        listed = ", ".join(_text(path.as_posix()) for path in files)
-        rows = (
-            f"SELECT * FROM read_parquet([{listed}], union_by_name = true, filename = '_file', "
-            f"file_row_number = true, hive_partitioning = false) UNION ALL BY NAME {empty}"
-        )
+    rows = " UNION ALL BY NAME ".join([*(f"SELECT * FROM {_files(group)}" for group in groups), empty])
     return f"CREATE VIEW {_name(source.name)} AS SELECT {', '.join(chosen)} FROM ({rows})"
+
+
+def _files(group: Sequence[Path]) -> str:
+    listed = ", ".join(_text(path.as_posix()) for path in group)
+    options = "filename = '_file', file_row_number = true, hive_partitioning = false"
+    return f"read_parquet([{listed}], {options})"
 
 
 def events_view(sources: Sequence[ViewSource]) -> str:

@@ -37,6 +37,8 @@ SLICE_BYTES = 1 << 20
 # What has no form in JSON or CSV, and what Arrow's readers do not know.
 _TEXT_ONLY = frozenset({"interval", "time with time zone", "bit", "bignum", "variant", "union", "geometry", "time_ns"})
 _TEXT_IN_ARROW = _TEXT_ONLY - {"interval", "union"}
+_EXPLAIN = "EXPLAIN "
+_AT_BINDING = (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException)
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -59,19 +61,17 @@ def main() -> None:
             memory_bytes=2 * settings.memory_bytes + (256 << 20),
             parent=settings.parent,
         )
-    except sandbox.SandboxError as error:
-        _send(outgoing, frames.Failure("query-failed", f"sandbox: {error}"))
+        database = _database(settings)
+    except (sandbox.SandboxError, duckdb.Error) as error:
+        _send(outgoing, frames.Failure("query-failed", f"{type(error).__name__}: {error}"))
         return
     sys.setrecursionlimit(10_000)  # syntax trees are deep; DuckDB refuses them beyond 1,000 levels
     _send(outgoing, frames.Ready(status))
-    while True:
-        database = _database(settings)
-        request = _receive(incoming)
-        if not isinstance(request, frames.Ask):
-            return
+    while isinstance(request := _receive(incoming), frames.Ask):
         if not _serve(request, database, incoming, outgoing, settings):
             return
         database.close()
+        database = _database(settings)
 
 
 def _serve(
@@ -106,7 +106,7 @@ def _serve(
 
 
 def _database(settings: Settings) -> duckdb.DuckDBPyConnection:
-    return duckdb.connect(
+    database = duckdb.connect(
         ":memory:",
         config={
             "memory_limit": f"{settings.memory_bytes * 3 // 4 >> 20}MiB",
@@ -120,9 +120,11 @@ def _database(settings: Settings) -> duckdb.DuckDBPyConnection:
             "enable_external_file_cache": False,
             "arrow_lossless_conversion": True,
             "errors_as_json": True,
-            "TimeZone": "UTC",
         },
     )
+    database.execute("SET TimeZone = 'UTC'")
+    database.execute("SET parquet_metadata_cache = true")  # views are bound several times; the files do not change
+    return database
 
 
 def _prepare(database: duckdb.DuckDBPyConnection, grant: frames.Grant) -> None:
@@ -142,7 +144,7 @@ def _prepare(database: duckdb.DuckDBPyConnection, grant: frames.Grant) -> None:
 
 def _answer(ask: frames.Ask, sql: str, database: duckdb.DuckDBPyConnection) -> Iterator[frames.Reply]:
     """Begin, Data…, End. Begin is held back until there is a first piece, so that early failures come before it."""
-    relation = database.sql(sql, params=ask.parameters or None)
+    relation = _bound(sql, ask.parameters or None, database)
     types = [str(kind) for kind in relation.types]
     relation = _expressible(relation.limit(ask.rows + 1), arrow=ask.format == "arrow")
     encoder = results.encoder(ask.format)
@@ -165,6 +167,17 @@ def _answer(ask: frames.Ask, sql: str, database: duckdb.DuckDBPyConnection) -> I
                 break
     yield from pieces.finish(encoder.end(rows, truncated))
     yield frames.End(rows, truncated)
+
+
+def _bound(
+    sql: str, parameters: list[Any] | dict[str, Any] | None, database: duckdb.DuckDBPyConnection
+) -> duckdb.DuckDBPyRelation:
+    """The statement, bound to the views. Its errors come without their place in the text; EXPLAIN's have it."""
+    try:
+        return database.sql(sql, params=parameters)
+    except _AT_BINDING:
+        database.execute(_EXPLAIN + sql, parameters).fetchall()
+        raise
 
 
 class _Pieces:
@@ -231,7 +244,8 @@ def _failure(error: Exception, sql: str) -> frames.Failure:
         try:
             parts = msgspec.json.decode(found[0], type=dict[str, str])
             message, _, hint = parts.get("exception_message", text).partition("\n")
-            position = Position.at_byte(sql, int(parts.get("position", -1)))
+            place = int(parts.get("position", -1)) - (len(_EXPLAIN) if isinstance(error, _AT_BINDING) else 0)
+            position = Position.at_byte(sql, place)
             offset = position.offset if position else -1
         except (msgspec.DecodeError, ValueError):
             pass
