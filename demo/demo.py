@@ -7,7 +7,6 @@ so that the interactive API page can be tried.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -61,15 +60,11 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="strongroom-demo-"))
     service: subprocess.Popen[str] | None = None
     try:
-        step("1  Start a real service on loopback, and make tokens on the command line")
+        step("1  Start a real service on loopback, and make tokens")
         service, url = start(folder)
-        tokens = {
-            "forwarder": make_token(folder, "--role", "forwarder", "--name", "demo-shipper", "--source", "*"),
-            "investigator": make_token(folder, "--role", "investigator", "--name", "demo-investigator"),
-            "admin": make_token(folder, "--role", "admin", "--name", "demo-admin"),
-        }
         screen.print(f"serving [bold]{url}[/], archive in {folder / 'archive'}")
         with httpx.Client(base_url=url, timeout=30) as client:
+            tokens = make_tokens(client, folder)
             push(client, tokens)
             ask(client, tokens["investigator"])
         step("4  Verify: every byte against the hashes, the hashes against the signatures")
@@ -209,14 +204,19 @@ def command(*arguments: str) -> int:
     return subprocess.run([*STRONGROOM, *arguments], check=False).returncode
 
 
-def make_token(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        [*STRONGROOM, "token", "create", "--json", "--state", str(folder / "state"), *arguments],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return str(json.loads(done.stdout)["token"])
+def make_tokens(client: httpx.Client, folder: Path) -> dict[str, str]:
+    """The first token on the command line, which needs the machine; the others over HTTP, which needs the first."""
+    command = [*STRONGROOM, "token", "create", "--role", "admin", "--name", "demo-admin", "--state"]
+    done = subprocess.run([*command, str(folder / "state")], capture_output=True, text=True, check=True)
+    tokens = {"admin": done.stdout.strip()}
+    for wanted in (
+        {"role": "forwarder", "name": "demo-shipper", "sources": ["*"]},
+        {"role": "investigator", "name": "demo-investigator"},
+    ):
+        made = client.post("/v1/tokens", json=wanted, headers=bearer(tokens["admin"]))
+        tokens[str(wanted["role"])] = checked(made)["token"]
+    screen.print("three tokens: an admin's by `strongroom token create`, a shipper's and an investigator's by his")
+    return tokens
 
 
 def path_of(word: str) -> Path:
@@ -228,7 +228,7 @@ def bearer(token: str) -> dict[str, str]:
 
 
 def checked(response: httpx.Response) -> dict[str, Any]:
-    if response.status_code != 200:
+    if not response.is_success:
         raise SystemExit(f"{response.request.method} {response.request.url}: {response.status_code} {response.text}")
     answer: dict[str, Any] = response.json()
     return answer

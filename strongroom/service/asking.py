@@ -1,7 +1,7 @@
 """`strongroom query`: one question straight to an archive, through the same engine and the same sandbox as the service.
 
 Nothing is written to the archive. When the state folder belongs to this archive, the question is left for the audit
-before it runs (service/audit.py, rule 2); on a bare copy of an archive there is nobody to audit to.
+before it runs (service/acts.py, rule 2); on a bare copy of an archive there is nobody to audit to.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rich.text import Text
 from strongroom.archive.log import Log
 from strongroom.archive.stores.directory import DirectoryStore
 from strongroom.query.engine import Answer, Outcome
-from strongroom.service import audit
+from strongroom.service import acts
 from strongroom.service.display import printable
 from strongroom.service.node import query_engine
 from strongroom.service.settings import Settings
@@ -44,10 +44,10 @@ def ask(
     log = Log.open(store)
     state = StateFolder(settings.state.absolute())
     size = log.size if as_of is None else as_of
-    asked = audit.local_act("query", outcome="started", sql=sql, parameters=parameters, snapshot=size, format=format)
+    asked = acts.local_act("query", outcome="started", sql=sql, parameters=parameters, snapshot=size, format=format)
     audited = state.node.exists()
     if audited:
-        audit.leave(state.acts, asked)
+        acts.leave(state.acts, asked)
 
     async def run(directory: Path) -> Outcome:
         engine = query_engine(settings, store, log, directory)
@@ -82,8 +82,8 @@ def ask(
         print("strongroom: the answer was cut at the limit", file=sys.stderr)
 
 
-def _conclude(state: StateFolder, asked: audit.Act, outcome: str, **facts: Any) -> None:
-    audit.leave(state.acts, audit.local_act("query", outcome=outcome, id=asked.id, **facts))
+def _conclude(state: StateFolder, asked: acts.Act, outcome: str, **facts: Any) -> None:
+    acts.leave(state.acts, acts.local_act("query", outcome=outcome, id=asked.id, **facts))
 
 
 async def _copy(answer: Answer) -> None:

@@ -24,7 +24,7 @@ from rich.table import Table
 from strongroom import __version__
 from strongroom.archive.errors import StrongroomError
 from strongroom.archive.findings import Level, Report
-from strongroom.service import audit, auth, settings
+from strongroom.service import acts, settings, tokens
 from strongroom.service.display import printable
 from strongroom.service.settings import Settings
 
@@ -37,8 +37,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-tokens = typer.Typer(help="Bearer tokens: who may push, ask, verify.", no_args_is_help=True)
-app.add_typer(tokens, name="token")
+token_app = typer.Typer(help="Bearer tokens: who may push, ask, verify.", no_args_is_help=True)
+app.add_typer(token_app, name="token")
 
 screen = Console(soft_wrap=True)
 progress_screen = Console(stderr=True)
@@ -83,8 +83,8 @@ def ingest(
     """Take files and folders straight into the archive. Can be stopped and repeated: nothing is taken twice."""
     from strongroom.service import loading
 
-    if source in auth.INTERNAL_SOURCES:
-        raise auth.Forbidden(f"source {source} is written by the service alone", hint="name another source")
+    if source in tokens.INTERNAL_SOURCES:
+        raise tokens.Forbidden(f"source {source} is written by the service alone", hint="name another source")
     chosen = settings.load(config, {"archive": archive, "state": state})
     files = loading.find_files(paths)
     with _byte_progress(sum(path.stat().st_size for path in files)) as advance:
@@ -172,9 +172,9 @@ def doctor(
         raise typer.Exit(FINDINGS)
 
 
-@tokens.command("create")
+@token_app.command("create")
 def token_create(
-    role: Annotated[auth.Role, typer.Option("--role", help="What it may do.")],
+    role: Annotated[tokens.Role, typer.Option("--role", help="What it may do.")],
     name: Annotated[str, typer.Option("--name", help="Who or what will hold it.")],
     sources: Annotated[
         list[str] | None, typer.Option("--source", help="For forwarders: a source it may push to, or '*'. Repeatable.")
@@ -191,7 +191,7 @@ def token_create(
     folder, store = _tokens(config, state)
     now = datetime.now(UTC)
     wanted = {"role": role, "name": name, "sources": sources or [], "days": days}
-    audit.leave(folder, audit.local_act("token.create", outcome="started", wanted=wanted))
+    acts.leave(folder, acts.local_act("token.create", outcome="started", wanted=wanted))
     token, text = store.create(
         role,
         name=name,
@@ -200,11 +200,11 @@ def token_create(
         sources=sources or [],
         quarantine_undecodable=quarantine_undecodable,
     )
-    audit.leave(folder, audit.local_act("token.create", outcome="success", target=token.id, token=token.public()))
+    acts.leave(folder, acts.local_act("token.create", outcome="success", target=token.id, token=token.public()))
     print(json.dumps({"token": text, **token.public()}) if as_json else text)
 
 
-@tokens.command("list")
+@token_app.command("list")
 def token_list(config: ConfigOption = None, state: StateOption = None, as_json: JsonOption = False) -> None:
     """Show all tokens, without their secrets."""
     _, store = _tokens(config, state)
@@ -219,15 +219,15 @@ def token_list(config: ConfigOption = None, state: StateOption = None, as_json: 
     screen.print(table)
 
 
-@tokens.command("revoke")
+@token_app.command("revoke")
 def token_revoke(
     token_id: Annotated[str, typer.Argument(metavar="ID")], config: ConfigOption = None, state: StateOption = None
 ) -> None:
     """Revoke a token: a running service refuses it from the next request on."""
     folder, store = _tokens(config, state)
-    audit.leave(folder, audit.local_act("token.revoke", outcome="started", target=token_id))
+    acts.leave(folder, acts.local_act("token.revoke", outcome="started", target=token_id))
     token = store.revoke(token_id)
-    audit.leave(folder, audit.local_act("token.revoke", outcome="success", target=token_id, token=token.public()))
+    acts.leave(folder, acts.local_act("token.revoke", outcome="success", target=token_id, token=token.public()))
     print(f"revoked {token.id} ({token.role} {token.name})")
 
 
@@ -248,11 +248,11 @@ def _fail(message: str) -> NoReturn:
     sys.exit(FAILED)
 
 
-def _tokens(config: Path | None, state: Path | None) -> tuple[Path, auth.TokenStore]:
+def _tokens(config: Path | None, state: Path | None) -> tuple[Path, tokens.TokenStore]:
     from strongroom.service.state import StateFolder
 
     folder = StateFolder(settings.load(config, {"state": state}).state.absolute())
-    store = auth.TokenStore(folder.tokens)
+    store = tokens.TokenStore(folder.tokens)
     store.initialise()
     return folder.acts, store
 

@@ -27,9 +27,9 @@ from strongroom.archive.errors import StrongroomError
 from strongroom.archive.log import Log
 from strongroom.archive.stores.directory import DirectoryStore
 from strongroom.archive.trust import recall
-from strongroom.service.auth import TokenStore
 from strongroom.service.settings import Settings, unknown_variables
 from strongroom.service.state import StateFolder
+from strongroom.service.tokens import TokenStore
 
 Verdict = Literal["ok", "warning", "failure"]
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from strongroom.ingest.errors import DeliveryRefused, IntakeUnavailable, SpoolLocked
 from strongroom.ingest.intake import Accepted, Origin
-from strongroom.service.audit import local_user
+from strongroom.service.acts import local_user
 from strongroom.service.node import ArchiveWriter, intake_limits
 from strongroom.service.settings import Settings
 

@@ -32,11 +32,11 @@ from strongroom.query.engine import QueryEngine
 from strongroom.query.limits import QueryLimits
 from strongroom.query.views import ViewSource
 from strongroom.service.audit import Audit
-from strongroom.service.auth import TokenStore
 from strongroom.service.locks import exclusive
 from strongroom.service.metrics import Metrics
 from strongroom.service.settings import Settings
 from strongroom.service.state import StateFolder, open_or_create
+from strongroom.service.tokens import TokenStore
 from strongroom.service.verification import Verifier
 
 log = structlog.get_logger(__name__)

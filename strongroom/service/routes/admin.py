@@ -12,9 +12,10 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from strongroom.archive.findings import Level
-from strongroom.service.audit import Act, act
-from strongroom.service.auth import Principal, Requires, Role
+from strongroom.service.acts import Act, act
+from strongroom.service.auth import Requires
 from strongroom.service.routes.answers import Json, address_of, node_of
+from strongroom.service.tokens import Principal, Role
 
 router = APIRouter(tags=["admin"])
 

@@ -14,10 +14,11 @@ from pydantic import BaseModel
 
 from strongroom.ingest.errors import UnknownBatch
 from strongroom.ingest.intake import BatchState, Origin
-from strongroom.service.audit import act
-from strongroom.service.auth import Forbidden, Principal, Requires
+from strongroom.service.acts import act
+from strongroom.service.auth import Requires
 from strongroom.service.node import Node
 from strongroom.service.routes.answers import Json, address_of, node_of
+from strongroom.service.tokens import Forbidden, Principal
 
 router = APIRouter()
 

@@ -17,10 +17,11 @@ from starlette.responses import Response, StreamingResponse
 from strongroom.archive.errors import StrongroomError
 from strongroom.ingest import receipts
 from strongroom.query.engine import Answer
-from strongroom.service.audit import act
-from strongroom.service.auth import Principal, Requires
+from strongroom.service.acts import act
+from strongroom.service.auth import Requires
 from strongroom.service.node import Node
 from strongroom.service.routes.answers import Json, address_of, node_of
+from strongroom.service.tokens import Principal
 
 router = APIRouter(tags=["query"])
 
