@@ -51,7 +51,7 @@ class Text:
         "severity": "severity",
         "event_id": "NULL::VARCHAR",
         # A line that is not UTF-8 is shown with its odd bytes escaped.
-        "message": "coalesce(try(decode(raw)), raw::VARCHAR)",
+        "message": "raw",
     }
 
     def recognise(self, head: bytes) -> bool:
