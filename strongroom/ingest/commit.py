@@ -61,6 +61,7 @@ class Committer:
         """
         parts = _parts(built.segments)
         before = self.position().parts
+        self._must_lead()  # before objects are put that no entry would name
         for number, segments in enumerate(parts, 1):
             if number <= len(before):
                 self._must_equal(before[number - 1], cut, segments, number, len(parts))
@@ -87,15 +88,18 @@ class Committer:
             self._report_orphan(key)
 
     def _append(self, draft: Draft) -> None:
-        # The log refuses to go on after an entry that breaks a writer's numbering, so look before writing one.
         self._log.refresh()
+        self._must_lead()
+        self._log.append(draft)
+
+    def _must_lead(self) -> None:
+        # The log refuses to go on after an entry that breaks a writer's numbering, so look before writing one.
         known = self._log.next_of(self._writer.id)
         if known is not None and known[0] > self._writer.epoch:
             raise WriterFenced(
                 f"the log knows epoch {known[0]} of writer {self._writer.id!r}; this is epoch {self._writer.epoch}",
                 hint="two instances run under one writer id: stop one, give it another id; this one restarts cleanly",
             )
-        self._log.append(draft)
 
     def _put_segment(self, item: BuiltSegment, cut: Cut) -> tuple[SegmentRef, SegmentSummary]:
         facts = item.facts

@@ -25,11 +25,13 @@ from strongroom.archive.log import Log
 from strongroom.ingest import spool as spools
 from strongroom.ingest import writer as writers
 from strongroom.ingest.batches import Batches
+from strongroom.ingest.commit import Committer
 from strongroom.ingest.cuts import Cuts
 from strongroom.ingest.errors import UnknownBatch
 from strongroom.ingest.spool import Spool
 from strongroom.ingest.writer import DirectoryLock, Writer
 
+_CUTS = "cuts.json"
 _NAMED_LOST = 400
 """Batch ids that fit one incident entry."""
 
@@ -66,9 +68,9 @@ def open_state(directory: Path, *, writer_id: str, log: Log, limit_bytes: int, c
         batches.follow(log)
         writer, spool = _open_spool(directory, writer_id, log, batches, limit_bytes, clock)
         batches.spooled(writer.epoch, spool.headers(writers.committed(log, writer).sealed + 1))
-        _adopt_earlier(directory / "spool", writer, spool, batches, limit_bytes)
+        _adopt_earlier(directory / "spool", writer, spool, batches, log, clock)
         _report_lost(log, writer, spool, batches, clock)
-        return State(lock, writer, spool, Cuts(_epoch_folder(directory, writer.epoch) / "cuts.json"), batches, work)
+        return State(lock, writer, spool, Cuts(_epoch_folder(directory, writer.epoch) / _CUTS), batches, work)
     except BaseException:
         lock.close()
         raise
@@ -102,10 +104,13 @@ def _spool(directory: Path, epoch: int, batches: Batches, limit_bytes: int) -> S
     )
 
 
-def _adopt_earlier(folder: Path, writer: Writer, spool: Spool, batches: Batches, limit_bytes: int) -> None:
+def _adopt_earlier(
+    folder: Path, writer: Writer, spool: Spool, batches: Batches, log: Log, clock: Callable[[], datetime]
+) -> None:
     """Move what earlier epochs left unsealed into the current one, then remove their folders."""
     for earlier in sorted(path for path in folder.iterdir() if path.name.isdigit() and int(path.name) != writer.epoch):
-        old = Spool(earlier, epoch=int(earlier.name), limit_bytes=limit_bytes, on_durable=lambda _: None)
+        epoch = int(earlier.name)
+        old = Spool(earlier, epoch=epoch, limit_bytes=0, on_durable=lambda _: None)
         try:
             for place in old.frames(0, old.next - 1):
                 header, body = spools.read(place)
@@ -113,6 +118,11 @@ def _adopt_earlier(folder: Path, writer: Writer, spool: Spool, batches: Batches,
                     spool.append(header, [body]).result()
         finally:
             old.close()
+        begun = Committer(log.store, log, Writer(writer.id, epoch), clock)
+        sealed = begun.position().sealed
+        for cut in Cuts(earlier / _CUTS).pending:
+            if cut.first > sealed:
+                begun.disown(cut)
         shutil.rmtree(earlier)
 
 

@@ -179,7 +179,7 @@ class Sealer:
     async def _resume(self) -> None:
         """After a start: what did the last life get done?"""
         position = await asyncio.to_thread(self._committer.position)
-        self._sealed = self._released = position.sealed
+        self._sealed = position.sealed
         self._filling = _Filling(max(position.sealed + 1, self._spool.first), 0)
         if self._cuts.pending:
             self._filling.first = self._cuts.pending[-1].last + 1
@@ -187,22 +187,24 @@ class Sealer:
         for cut in [cut for cut in self._cuts.pending if cut.last <= position.sealed]:
             await asyncio.to_thread(self._cuts.done, cut)
         await asyncio.to_thread(self._sign)
-        await self._release()
+        await asyncio.wrap_future(self._spool.rotate())
+        await asyncio.to_thread(self._spool.release, self._sealed)
+        self._released = self._sealed
+        self._announce()
 
     async def _plan(self) -> None:
         """Decide the cuts that are due and start building them, as far ahead as there are workers."""
         ahead = max(1, self._limits.workers)
         for cut in self._cuts.pending[len(self._building) : ahead]:
-            self._start(cut)
+            await self._start(cut)
         while len(self._building) < ahead and self._is_due():
             cut = new_cut(self._filling.first, self._filling.next - 1)
             try:
                 await asyncio.to_thread(self._cuts.add, cut)
             except OSError as error:
                 raise SpoolUnavailable(f"can't write down a cut: {error.strerror}", hint="check the disk") from error
-            await asyncio.wrap_future(self._spool.rotate())
             self._filling = _Filling(cut.last + 1, cut.last + 1)
-            self._start(cut)
+            await self._start(cut)
 
     def _is_due(self) -> bool:
         filling, limits = self._filling, self._limits
@@ -232,7 +234,8 @@ class Sealer:
         received = self._spool.received_at(sequence)
         return 0.0 if received is None else (self._clock() - EPOCH).total_seconds() - received / 1e6
 
-    def _start(self, cut: Cut) -> None:
+    async def _start(self, cut: Cut) -> None:
+        await asyncio.wrap_future(self._spool.rotate())  # files can only be released whole
         frames = tuple(self._spool.frames(cut.first, cut.last))
         if len(frames) != cut.last - cut.first + 1:
             raise SpoolDamaged(
@@ -271,9 +274,6 @@ class Sealer:
         self._sealed = cut.last
         self._announce()
         await asyncio.to_thread(self._cuts.done, cut)
-        await self._release()
-
-    async def _release(self) -> None:
         await asyncio.to_thread(self._spool.release, self._sealed)
 
     async def _isolate(self, cut: Cut, error: Exception) -> None:
@@ -281,7 +281,7 @@ class Sealer:
         await self._abandon_builds()
         tries = self._tries[cut.first] = self._tries.get(cut.first, 0) + 1
         if tries < _TRIES:
-            self._start(cut)
+            await self._start(cut)
             return
         if cut.whole:
             raise SealFailed(

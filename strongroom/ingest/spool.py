@@ -192,13 +192,13 @@ class Spool:
                     hint="it drains as the sealer works; see whether the archive's store can be reached",
                 )
             self._reserved += size
-        done: Future[int] = Future()
+        done = _promise()
         self._queue.put(_Append(header, body, size, done))
         return done
 
     def rotate(self) -> Future[int]:
         """Start a new file, so that the batches so far can be released; the future gives the next sequence number."""
-        done: Future[int] = Future()
+        done = _promise()
         self._queue.put(done)
         return done
 
@@ -393,6 +393,13 @@ def read(place: FrameAt) -> tuple[BatchHeader, bytes]:
         if not frame:
             raise SpoolDamaged(f"{place.path}: the frame at byte {place.offset} (batch {place.sequence}) is damaged")
         return frame.header, data[frame.body : frame.end]
+
+
+def _promise() -> Future[int]:
+    """A future that only the writer thread ends: who stops waiting for it does not take the write back."""
+    done: Future[int] = Future()
+    done.set_running_or_notify_cancel()
+    return done
 
 
 def _unavailable(folder: Path, error: Exception) -> SpoolUnavailable:

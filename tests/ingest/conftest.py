@@ -18,6 +18,7 @@ from strongroom.archive.details import BatchFacts
 from strongroom.archive.errors import StoreUnavailable
 from strongroom.archive.log import Log
 from strongroom.archive.note import KeyType
+from strongroom.archive.policy import Policy
 from strongroom.archive.signer import Signer
 from strongroom.archive.stores import DirectoryStore, ObjectInfo
 from strongroom.archive.trust import Trust
@@ -103,11 +104,7 @@ class House:
         Log.create(self.store, ORIGIN, [s.key.vkey() for s in self.signers], datetime.now(UTC))
 
     def intake(self, *, state: Path | None = None, writer_id: str = "w1", **limits: float) -> Intake:
-        signer = Signer(self.store.inner, self.signers, self.root / "memory.json")
-
-        def sign() -> object:
-            self.store.faults.effect("before signing")
-            return signer.sign()
+        signer = Signer(self.store, self.signers, self.root / "memory.json")
 
         return Intake(
             store=self.store,
@@ -115,7 +112,7 @@ class House:
             directory=state or self.state,
             writer_id=writer_id,
             receipt_signer=self.receipts,
-            sign_checkpoint=sign,
+            sign_checkpoint=signer.sign,
             limits=replace(self.limits, **limits),  # type: ignore[arg-type]
         )
 
@@ -153,7 +150,7 @@ class House:
         return Counter(self.rows().column("raw").to_pylist())
 
     def must_be_sound(self) -> None:
-        report = verify(self.store.inner, Trust(tuple(s.key for s in self.signers)), "deep", rederive=rederive)
+        report = verify(self.store.inner, Trust(Policy(tuple(s.key for s in self.signers))), "deep", rederive=rederive)
         assert report.sound, report.findings
 
 

@@ -153,6 +153,13 @@ def test_what_waits_together_shares_one_fsync(tmp_path: Path, monkeypatch: pytes
         assert contents(found) == [b"%d" % n for n in range(50)]
 
 
+def test_who_stops_waiting_does_not_stop_the_writer(tmp_path: Path) -> None:
+    with opened(tmp_path) as found:
+        assert not found.append(header(0), [b"0"]).cancel()
+        assert not found.rotate().cancel()
+        assert found.append(header(1), [b"1"]).result(5) == 1
+
+
 def test_a_full_disk_refuses_the_group_leaves_nothing_and_recovers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
