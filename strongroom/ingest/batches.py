@@ -31,8 +31,10 @@ from typing import Literal
 
 from strongroom.archive import details as details_format
 from strongroom.archive.details import BatchFacts
-from strongroom.archive.entry import parse_timestamp
+from strongroom.archive.entry import Entry, WriterRange, parse_timestamp
+from strongroom.archive.errors import FormatError, ObjectMissing
 from strongroom.archive.log import Log
+from strongroom.archive.stores.store import ObjectStore
 from strongroom.ingest.errors import UnknownBatch
 from strongroom.ingest.frames import EPOCH, BatchHeader
 
@@ -48,7 +50,8 @@ CREATE TABLE batches (
 CREATE INDEX by_place ON batches (writer, epoch, sequence);
 CREATE INDEX by_content ON batches (source, sha256);
 CREATE INDEX by_key ON batches (source, forwarder, key) WHERE key <> '';
-CREATE INDEX pending ON batches (writer) WHERE entry IS NULL;
+CREATE INDEX pending ON batches (writer, bytes) WHERE entry IS NULL;
+CREATE INDEX repeated ON batches (writer, duplicates, records) WHERE duplicates > 0;
 CREATE TABLE progress (followed INTEGER NOT NULL);  -- index of the next log entry to read
 INSERT INTO progress VALUES (0);
 CREATE TABLE totals (
@@ -119,48 +122,49 @@ class Batches:
     def __init__(self, path: Path, writer_id: str) -> None:
         """Open the index; a missing, damaged or older one is started anew (`follow` fills it)."""
         self._writer = writer_id
-        self._lock = threading.RLock()
+        self._write_lock, self._read_lock = threading.Lock(), threading.Lock()
         self._db = _open(path)
+        # Answers must not wait for a transaction of the spool or the sealer: in WAL mode a reader never does.
+        self._reader = _connect(path)
 
     def close(self) -> None:
         """Close the file."""
-        with self._lock:
+        with self._write_lock, self._read_lock:
+            self._reader.close()
             self._db.close()
 
     # -- asking
 
     def find(self, *, source: str, forwarder: str, key: str, sha256: str) -> Match:
         """Which known batches a delivery may repeat. `key`: hex SHA-256 of the idempotency key, or ""."""
-        with self._lock:
-            if key:
-                same = "source = ? AND forwarder = ? AND key = ?"
-                place = (source, forwarder, key)
-                known = self._one(f"{same} AND key <> '' AND sha256 = ?", *place, sha256)
-                reused = known is None and self._one(f"{same} AND key <> ''", *place) is not None
-                return Match(known, None, "key-reused" if reused else "")
-            known = self._one("source = ? AND sha256 = ?", source, sha256)
-            return Match(None, known, "repeated-content" if known else "")
+        if key:
+            same = "source = ? AND forwarder = ? AND key = ? AND key <> ''"
+            place = (source, forwarder, key)
+            known = self._one(f"{same} AND sha256 = ?", *place, sha256)
+            reused = known is None and self._one(same, *place) is not None
+            return Match(known, None, "key-reused" if reused else "")
+        known = self._one("source = ? AND sha256 = ?", source, sha256)
+        return Match(None, known, "repeated-content" if known else "")
 
     def get(self, batch: str) -> BatchState:
         """The batch of that id. Raises UnknownBatch."""
-        with self._lock:
-            found = self._one("id = ?", batch)
+        found = self._one("id = ?", batch)
         if found is None:
             raise UnknownBatch(f"no batch {batch}", hint="ids are given in the answer to a delivery")
         return found
 
     def counters(self) -> Counters:
         """Exact totals of this writer."""
-        with self._lock:
-            row = self._db.execute(
+        with self._read_lock, _snapshot(self._reader) as db:
+            row = db.execute(
                 "SELECT batches, records, accepted, quarantined FROM totals WHERE writer = ?", (self._writer,)
             ).fetchone()
             sealed, records, accepted, quarantined = row or (0, 0, 0, 0)
-            pending, pending_bytes = self._db.execute(
+            pending, pending_bytes = db.execute(
                 "SELECT count(*), coalesce(sum(bytes), 0) FROM batches WHERE writer = ? AND entry IS NULL",
                 (self._writer,),
             ).fetchone()
-            repeated, repeated_records = self._db.execute(
+            repeated, repeated_records = db.execute(
                 "SELECT coalesce(sum(duplicates), 0), coalesce(sum(duplicates * records), 0) FROM batches"
                 " WHERE duplicates > 0 AND writer = ?",
                 (self._writer,),
@@ -202,21 +206,18 @@ class Batches:
 
     def follow(self, log: Log) -> None:
         """Read the entries appended since the last time and note the batches they seal. Raises StoreUnavailable."""
-        with self._lock:
+        with self._write_lock:
             (followed,) = self._db.execute("SELECT followed FROM progress").fetchone()
         for entry in log.entries(followed):
-            facts: Sequence[BatchFacts] = ()
-            if entry.writer is not None and entry.writer.complete and entry.details is not None:
-                facts = details_format.decode(log.store.get(entry.details.key)).batches
+            facts = _facts_of(entry, log.store)
             with self._transaction():
-                if entry.writer is not None:
-                    self._sealed(entry.writer.id, entry.writer.epoch, entry.index, facts)
+                if entry.writer is not None and entry.writer.complete:
+                    self._sealed(entry.writer, entry.index, facts)
                 self._db.execute("UPDATE progress SET followed = ?", (entry.index + 1,))
 
     def missing(self, epoch: int, first: int, next_: int) -> list[BatchState]:
         """Unsealed batches of this writer that the spool (first … next_-1 of `epoch`) does not hold: lost."""
-        with self._lock:
-            return self._all(
+        return self._all(
                 "writer = ? AND entry IS NULL AND NOT (epoch = ? AND sequence >= ? AND sequence < ?)",
                 self._writer, epoch, first, next_,
             )  # fmt: skip
@@ -226,7 +227,11 @@ class Batches:
         with self._transaction():
             self._db.execute("DELETE FROM batches WHERE id = ? AND entry IS NULL", (batch,))
 
-    def _sealed(self, writer: str, epoch: int, entry: int, facts: Sequence[BatchFacts]) -> None:
+    def _sealed(self, writer: WriterRange, entry: int, facts: Sequence[BatchFacts]) -> None:
+        self._db.execute(
+            "UPDATE batches SET entry = ? WHERE writer = ? AND epoch = ? AND sequence BETWEEN ? AND ?",
+            (entry, writer.id, writer.epoch, writer.first, writer.last),
+        )
         for fact in facts:
             self._db.execute(
                 "INSERT INTO batches (id, writer, epoch, sequence, source, forwarder, key, sha256, bytes, received_at,"
@@ -234,14 +239,15 @@ class Batches:
                 " ON CONFLICT (id) DO UPDATE SET writer = excluded.writer, epoch = excluded.epoch,"
                 " sequence = excluded.sequence, entry = excluded.entry, records = excluded.records,"
                 " accepted = excluded.accepted, quarantined = excluded.quarantined, flags = excluded.flags",
-                (fact.id, writer, epoch, fact.sequence, fact.source, fact.forwarder, fact.key, fact.sha256, fact.bytes,
-                 _micros(fact.received_at), " ".join(fact.flags), entry, fact.records, fact.accepted, fact.quarantined),
+                (fact.id, writer.id, writer.epoch, fact.sequence, fact.source, fact.forwarder, fact.key, fact.sha256,
+                 fact.bytes, _micros(fact.received_at), " ".join(fact.flags), entry, fact.records, fact.accepted,
+                 fact.quarantined),
             )  # fmt: skip
         self._db.execute(
             "INSERT INTO totals VALUES (?, ?, ?, ?, ?) ON CONFLICT (writer) DO UPDATE SET"
             " batches = batches + excluded.batches, records = records + excluded.records,"
             " accepted = accepted + excluded.accepted, quarantined = quarantined + excluded.quarantined",
-            (writer, len(facts), sum(f.records for f in facts), sum(f.accepted for f in facts),
+            (writer.id, len(facts), sum(f.records for f in facts), sum(f.accepted for f in facts),
              sum(f.quarantined for f in facts)),
         )  # fmt: skip
 
@@ -250,12 +256,13 @@ class Batches:
 
     def _all(self, where: str, *values: str | int) -> list[BatchState]:
         # `where` is always one of this module's own literals; values are bound.
-        rows = self._db.execute(f"SELECT {_COLUMNS} FROM batches WHERE {where}", values).fetchall()  # noqa: S608
+        with self._read_lock:
+            rows = self._reader.execute(f"SELECT {_COLUMNS} FROM batches WHERE {where}", values).fetchall()  # noqa: S608
         return [_state(row) for row in rows]
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with self._lock:
+        with self._write_lock:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -263,6 +270,27 @@ class Batches:
                 self._db.execute("ROLLBACK")
                 raise
             self._db.execute("COMMIT")
+
+
+@contextmanager
+def _snapshot(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """Several questions to one state."""
+    db.execute("BEGIN")
+    try:
+        yield db
+    finally:
+        db.execute("ROLLBACK")
+
+
+def _facts_of(entry: Entry, store: ObjectStore) -> Sequence[BatchFacts]:
+    """The batches an entry seals. None where its details are gone or damaged: verification's business, not a reason to
+    take no more deliveries."""
+    if entry.writer is None or not entry.writer.complete or entry.details is None:
+        return ()
+    try:
+        return details_format.decode(store.get(entry.details.key)).batches
+    except (ObjectMissing, FormatError):
+        return ()
 
 
 def _open(path: Path) -> sqlite3.Connection:

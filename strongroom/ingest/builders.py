@@ -2,7 +2,8 @@
 
 Parsing hostile bytes may take all memory or crash native code; in a process of its own that costs one try. Workers are
 spawned (no inherited locks or sockets), run at a lower priority than acknowledging, may use a bounded amount of memory,
-and leave on their own when the parent is gone, so that a restarted service does not meet its own past.
+end themselves when a job passes its deadline, and leave when the parent is gone, so that a restarted service does not
+meet its own past.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import TypeVar, TypeVarTuple
 import pyarrow as pa
 
 WORKER_BYTES = 6 << 30
+DEADLINE_SECONDS = 900
 _WATCH_SECONDS = 0.5
 
 Arguments = TypeVarTuple("Arguments")
@@ -42,9 +44,11 @@ class Builders:
 
     async def run(self, function: Callable[[*Arguments], Result], *args: *Arguments) -> Result:
         """The function's result. Raises WorkerDied, and what the function raises."""
-        executor = self._executor
+        executor, loop = self._executor, asyncio.get_running_loop()
         try:
-            return await asyncio.get_running_loop().run_in_executor(executor, function, *args)
+            if self._workers == 0:
+                return await loop.run_in_executor(executor, function, *args)
+            return await loop.run_in_executor(executor, _within_deadline, function, *args)
         except BrokenProcessPool:
             if executor is self._executor:
                 self._executor = self._start()
@@ -80,6 +84,15 @@ def _leave_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(_WATCH_SECONDS)
     os._exit(1)
+
+
+def _within_deadline(function: Callable[[*Arguments], Result], *args: *Arguments) -> Result:
+    # The kernel ends the process: no code of a job that runs wild needs to cooperate, not even with the interpreter.
+    signal.alarm(DEADLINE_SECONDS)
+    try:
+        return function(*args)
+    finally:
+        signal.alarm(0)
 
 
 def _nothing() -> None:

@@ -36,7 +36,7 @@ _CRC_BYTES = 4
 FILE_HEADER_BYTES = _FILE.size
 FRAME_BYTES = _FRAME.size
 """Bytes a frame takes beside its header and body."""
-_MAX_HEADER_BYTES = 1 << 20
+MAX_HEADER_BYTES = 1 << 20
 
 
 class BatchHeader(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -108,11 +108,18 @@ def decode_file_header(data: bytes | mmap) -> FileHeader | None:
     return FileHeader(marker, epoch, first)
 
 
-def encode_frame(
-    file: FileHeader, sequence: int, group: int, header: BatchHeader, body: Sequence[bytes]
-) -> tuple[list[bytes], int]:
-    """The pieces to write for one frame, and their total length."""
+def encode_header(header: BatchHeader) -> bytes:
+    """A batch's header as it stands in its frame. Raises ValueError when it is not to be encoded or too long."""
     head = msgspec.json.encode(header)
+    if len(head) > MAX_HEADER_BYTES:
+        raise ValueError(f"a batch header of {len(head)} bytes")
+    return head
+
+
+def encode_frame(
+    file: FileHeader, sequence: int, group: int, head: bytes, body: Sequence[bytes]
+) -> tuple[list[bytes], int]:
+    """The pieces to write for one frame (`head`: an encoded header), and their total length."""
     body_crc, body_bytes = 0, 0
     for piece in body:
         body_crc = crc32(piece, body_crc)
@@ -164,7 +171,7 @@ def _read_head(data: bytes | mmap, offset: int, file: FileHeader) -> tuple[Frame
         return None
     marker, sequence, group, head_bytes, body_bytes, body_crc, head_crc = _FRAME.unpack_from(view, offset)
     body = offset + FRAME_BYTES + head_bytes
-    if marker != file.marker or head_bytes > _MAX_HEADER_BYTES or body > len(view):
+    if marker != file.marker or head_bytes > MAX_HEADER_BYTES or body > len(view):
         return None
     start, head = view[offset : offset + FRAME_BYTES - _CRC_BYTES], view[offset + FRAME_BYTES : body]
     if crc32(head, crc32(start)) != head_crc:

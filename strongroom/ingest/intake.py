@@ -37,6 +37,7 @@ from strongroom.ingest.turns import Turns
 _QUARANTINE = "quarantine"
 _OWN = frozenset({_QUARANTINE, "audit"})
 """Sources that only this service writes: a sender must not be able to pose as its audit."""
+_MAX_ORIGIN_TEXT = 1024
 _PARSE_HERE_BYTES = 4 << 20
 """Content up to this size is parsed for natural ids in a thread, more in a worker process."""
 
@@ -283,7 +284,8 @@ class Intake:
             if known is None and match.perhaps is not None and await self._says_nothing_new(body, source):
                 known = match.perhaps
             if known is not None:
-                batches.repeated(known.batch)
+                await asyncio.to_thread(batches.repeated, known.batch)
+                known = batches.get(known.batch)
                 return self._accepted(known, duplicate=True)
             flags = tuple(flag for flag in (match.flag,) if flag)
             if body.refusal is not None:
@@ -317,8 +319,8 @@ class Intake:
             received_at=(now - EPOCH) // timedelta(microseconds=1),
             forwarder=origin.forwarder,
             protocol=origin.protocol,
-            address=origin.address,
-            name=origin.name,
+            address=_sendable(origin.address),
+            name=_sendable(origin.name),
             key=key,
             flags=flags,
             intended=intended if body.refusal else "",
@@ -354,6 +356,11 @@ class Intake:
             bytes=state.bytes,
             receipt=receipts.sign(receipt, self._receipt_signer),
         )
+
+
+def _sendable(text: str) -> str:
+    """What a sender says of itself, made storable: bounded, and without the half characters file names may have."""
+    return text[:_MAX_ORIGIN_TEXT].encode("utf-8", "replace").decode()
 
 
 def _must_be_source(name: str, *, but: Set[str]) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -59,21 +60,23 @@ def open_state(directory: Path, *, writer_id: str, log: Log, limit_bytes: int, c
 
     Raises SpoolLocked, SpoolDamaged, SpoolUnavailable, StoreUnavailable.
     """
-    lock = DirectoryLock(directory)
-    try:
+    with ExitStack() as opened:
+        lock = DirectoryLock(directory)
+        opened.callback(lock.close)
         log.refresh()
         work = directory / "work"
         shutil.rmtree(work, ignore_errors=True)
         batches = Batches(directory / "batches.sqlite", writer_id)
+        opened.callback(batches.close)
         batches.follow(log)
         writer, spool = _open_spool(directory, writer_id, log, batches, limit_bytes, clock)
+        opened.callback(spool.close)
         batches.spooled(writer.epoch, spool.headers(writers.committed(log, writer).sealed + 1))
         _adopt_earlier(directory / "spool", writer, spool, batches, log, clock)
         _report_lost(log, writer, spool, batches, clock)
-        return State(lock, writer, spool, Cuts(_epoch_folder(directory, writer.epoch) / _CUTS), batches, work)
-    except BaseException:
-        lock.close()
-        raise
+        cuts = Cuts(_epoch_folder(directory, writer.epoch) / _CUTS)
+        opened.pop_all()
+        return State(lock, writer, spool, cuts, batches, work)
 
 
 def _open_spool(

@@ -79,6 +79,7 @@ class _File:
 @dataclass(frozen=True, slots=True)
 class _Append:
     header: BatchHeader
+    head: bytes
     body: Sequence[bytes]
     bytes: int
     done: Future[int]
@@ -111,7 +112,7 @@ class Spool:
         self._reserved = 0
         self.syncs = 0
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folder(folder)
             self._files = self._load()
             if not self._files:
                 self._files.append(self._create(0))
@@ -181,8 +182,10 @@ class Spool:
     def append(self, header: BatchHeader, body: Sequence[bytes]) -> Future[int]:
         """Make a batch durable; the future gives its sequence number.
 
-        Raises SpoolFull at once; the future raises SpoolUnavailable. Safe from any thread.
+        Raises SpoolFull, and ValueError for a header that can't be encoded, at once; the future raises
+        SpoolUnavailable. Safe from any thread.
         """
+        head = frames.encode_header(header)  # here, so that an odd header costs its own batch and not the group
         size = sum(len(piece) for piece in body)
         with self._lock:
             self._check()
@@ -193,7 +196,7 @@ class Spool:
                 )
             self._reserved += size
         done = _promise()
-        self._queue.put(_Append(header, body, size, done))
+        self._queue.put(_Append(header, head, body, size, done))
         return done
 
     def rotate(self) -> Future[int]:
@@ -254,7 +257,7 @@ class Spool:
             added: list[tuple[int, int, BatchHeader]] = []
             offset = start
             for sequence, item in enumerate(group, file.next):
-                encoded, size = frames.encode_frame(file.header, sequence, start, item.header, item.body)
+                encoded, size = frames.encode_frame(file.header, sequence, start, item.head, item.body)
                 added.append((offset, sequence, item.header))
                 pieces += encoded
                 offset += size
@@ -358,6 +361,8 @@ class Spool:
         return files
 
     def _load_file(self, path: Path, *, newest: bool) -> _File:
+        if path.stat().st_size < frames.FILE_HEADER_BYTES:
+            raise SpoolDamaged(f"{path} is cut off in its first bytes, which were durable before the file had its name")
         with path.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
             header = frames.decode_file_header(data[: frames.FILE_HEADER_BYTES])
             if header is None or header.epoch != self._epoch:
@@ -393,6 +398,14 @@ def read(place: FrameAt) -> tuple[BatchHeader, bytes]:
         if not frame:
             raise SpoolDamaged(f"{place.path}: the frame at byte {place.offset} (batch {place.sequence}) is damaged")
         return frame.header, data[frame.body : frame.end]
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, durably: files in a folder whose name is lost are lost. Raises OSError."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    for path in reversed(missing):
+        path.mkdir(mode=0o700, exist_ok=True)
+        durable.sync_folder(path.parent)
 
 
 def _promise() -> Future[int]:

@@ -30,6 +30,7 @@ from strongroom.archive import durable
 from strongroom.archive.entry import Draft, Entry, WriterRange
 from strongroom.archive.log import Log
 from strongroom.ingest.errors import SpoolDamaged, SpoolLocked
+from strongroom.ingest.spool import make_folder
 
 _FILE = "writer.json"
 
@@ -55,7 +56,7 @@ class DirectoryLock:
 
     def __init__(self, directory: Path) -> None:
         """Raises SpoolLocked, naming the holder."""
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(directory)
         path = directory / "lock"
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from strongroom.archive import note
 from strongroom.ingest import receipts
 from strongroom.ingest.errors import ReceiptInvalid, UnknownBatch
-from tests.ingest.conftest import House, events, lines, records, run, send
+from tests.ingest.conftest import SENDER, House, chunks, events, lines, records, run, send
 
 RESTARTS = ["running", "restarted", "killed", "sealed", "index-lost", "index-damaged"]
 
@@ -151,6 +152,40 @@ def test_a_batch_whose_bytes_are_lost_is_stated_in_the_log_and_may_come_again(ho
         assert (again.duplicate, again.batch) == (False, lost.batch)
         await intake.stop()
         house.must_be_sound()
+
+    run(test)
+
+
+def test_details_that_are_gone_do_not_stop_deliveries(house: House) -> None:
+    async def test() -> None:
+        intake = await house.open()
+        batch = (await send(intake, records(1), key="k")).batch
+        await intake.stop()
+        for info in list(house.store.list("details/")):
+            (house.store.inner.root / info.key).unlink()
+        for path in house.state.glob("batches.sqlite*"):
+            path.unlink()
+        intake = await house.open()
+        with pytest.raises(UnknownBatch):
+            intake.batch(batch)
+        assert not (await send(intake, records(1), key="k")).duplicate
+        await intake.abandon()
+
+    run(test)
+
+
+def test_odd_names_cost_nobody_anything(house: House) -> None:
+    async def test() -> None:
+        intake = await house.open()
+        odd = replace(SENDER, name="half \ud800 a name" + "x" * 3_000_000)
+        answers = await asyncio.gather(
+            send(intake, records(1)),
+            intake.receive(chunks(records(2)), source="json", coding="", origin=odd),
+            send(intake, records(3)),
+        )
+        assert len({answer.sequence for answer in answers}) == 3
+        await intake.stop()
+        assert sorted(len(batch.name) for batch in house.sealed()) == [0, 0, 1024]
 
     run(test)
 

