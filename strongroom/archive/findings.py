@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 from strongroom.archive.note import Checkpoint
 
 Severity = Literal["critical", "error", "warning"]
-Level = Literal["quick", "complete", "deep"]
+Level = Literal["quick", "inventory", "complete", "sampled", "deep"]
+Verdict = Literal["sound", "sound so far", "warning", "tampered"]
 
 
 class Kind(NamedTuple):
@@ -70,6 +72,14 @@ CATALOGUE: Mapping[str, Kind] = {
         "Trust `raw` only for these rows; seal a corrected copy; establish which software wrote the segment.",
     ),
     "DETAILS_MISMATCH": Kind("error", "details state counts, times or hours that the segment does not have", _STOP),
+    "COSIGNATURE_INVALID": Kind(
+        "critical", "a stored cosignature by a witness of the policy does not verify over its checkpoint", _STOP
+    ),
+    "WITNESS_MISSING": Kind(
+        "error",
+        "no quorum of the policy's witnesses has cosigned what the log has signed for too long",
+        "Check that the witnesses run and reach the log. If one refuses, read its fork report.",
+    ),
     "TILE_CHANGED": Kind(
         "error",
         "a published tile is not what the entries give: foreign auditors would be misled",
@@ -81,6 +91,8 @@ CATALOGUE: Mapping[str, Kind] = {
         "It is not part of the archive and nothing reads it. Find out who put it there.",
     ),
 }
+
+_NOT_TAMPERING = frozenset({"ENTRY_UNSIGNED", "WITNESS_MISSING", "CHECKPOINT_STALE", "ORPHAN"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +138,25 @@ class Finding:
         return f"{self.code}: {self.object}{narrowed}: expected {self.expected}, found {self.actual}{bracket}"
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a verification is asked to do, and when it runs.
+
+    `fraction` and `seed` choose what *sampled* looks at. `signing_seconds` is how long a checkpoint over an entry
+    written just now is waited for, `witness_seconds` how long a signed entry may go unwitnessed.
+    """
+
+    level: Level
+    now: datetime
+    fraction: float = 0.05
+    seed: bytes = b""
+    signing_seconds: float = 5.0
+    witness_seconds: float = 3600.0
+
+
 @dataclass(slots=True)
 class Report:
-    """The outcome of one verification. Sound means: no finding."""
+    """The outcome of one verification. `size`, `root`: the tree found; `witnessed`: the size a quorum stands behind."""
 
     level: Level
     origin: str
@@ -137,6 +165,7 @@ class Report:
     size: int = 0
     root: str = ""
     checkpoint: Checkpoint | None = None
+    witnessed: int = 0
     counts: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
@@ -146,10 +175,21 @@ class Report:
         """Whether nothing was found."""
         return not self.findings
 
+    @property
+    def verdict(self) -> Verdict:
+        """In a word: *sound so far* is a sound log with an unsigned tail, *warning* is trouble that changed nothing."""
+        codes = {finding.code for finding in self.findings}
+        if not codes:
+            return "sound"
+        if codes == {"ENTRY_UNSIGNED"}:
+            return "sound so far"
+        return "warning" if codes <= _NOT_TAMPERING else "tampered"
+
     def to_json(self) -> dict[str, Any]:
         """The report for machines."""
         return {
             "sound": self.sound,
+            "verdict": self.verdict,
             "level": self.level,
             "origin": self.origin,
             "started": self.started,
@@ -157,6 +197,7 @@ class Report:
             "size": self.size,
             "root": self.root,
             "checkpoint": self.checkpoint.size if self.checkpoint else 0,
+            "witnessed": self.witnessed,
             "counts": self.counts,
             "notes": self.notes,
             "findings": [finding.to_json() for finding in self.findings],

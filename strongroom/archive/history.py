@@ -11,39 +11,46 @@ the verifier's own policy and memory. Its judgement names each change once and w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 
 from strongroom.archive import entry as entries
 from strongroom.archive import layout, note
 from strongroom.archive.chain import Chain, Violation
 from strongroom.archive.entry import Entry
 from strongroom.archive.errors import FormatError, ObjectMissing
-from strongroom.archive.findings import Finding, Report
+from strongroom.archive.findings import Asked, Finding, Report
 from strongroom.archive.log import checkpoint_sizes, read_identity
 from strongroom.archive.merkle import Tree, leaf_hash
 from strongroom.archive.note import Checkpoint
+from strongroom.archive.policy import cosigners
 from strongroom.archive.stores.store import ObjectStore
 from strongroom.archive.trust import Trust
+
+_FRESH_SECONDS = 60  # an unsigned entry younger than this may belong to a commit under way
 
 
 class History:
     """The log as found: its entries' violations, its tree, its checkpoints, and the judgement over them."""
 
-    def __init__(self, store: ObjectStore, trust: Trust) -> None:
+    def __init__(self, store: ObjectStore, trust: Trust, listed: Mapping[str, int], asked: Asked) -> None:
         self.store = store
         self.trust = trust
+        self.listed = listed
+        self.asked = asked
         self.tree = Tree()
-        self.length = 0  # indices 0 … length-1 were looked at
-        self.first_hole: int | None = None
+        self.indices: list[int] = []  # of the entries that are there, ascending
+        self.missing: list[range] = []  # indices without an entry though later entries or checkpoints exist
         self.violations: dict[int, list[Violation]] = {}
         self.bad: set[int] = set()  # entries a finding blames; what they name is not held against other objects
         self.last_good = 0  # largest size whose checkpoint agrees with the tree
         self.first_bad: tuple[Checkpoint, bytes] | None = None  # the first that does not, and the tree's root there
-        self.writers: Chain
+        self.chain: Chain
 
     @classmethod
-    def read(cls, store: ObjectStore, trust: Trust, listed: dict[str, int], report: Report) -> History:
-        history = cls(store, trust)
+    def read(cls, store: ObjectStore, trust: Trust, listed: Mapping[str, int], asked: Asked, report: Report) -> History:
+        """Read all entries and the checkpoints the level asks for."""
+        history = cls(store, trust, listed, asked)
         identity = b""
         try:
             found = read_identity(store)
@@ -58,14 +65,14 @@ class History:
             report.findings.append(
                 Finding("IDENTITY_CHANGED", layout.IDENTITY, "a canonical identity", error.message, {})
             )
-        history.writers = Chain(trust.origin, identity)
-        history._read_entries(listed)
+        history.chain = Chain(trust.origin, identity)
+        history._read_entries()
         history._read_checkpoints(report)
         return history
 
     def entries(self) -> Iterator[Entry]:
         """Entries no finding blames, in order."""
-        for index in range(self.length):
+        for index in self.indices:
             if index not in self.bad:
                 try:
                     yield entries.decode(self.store.get(layout.entry_key(index)))
@@ -82,6 +89,12 @@ class History:
             key = layout.entry_key(index)
             findings[code, index] = Finding(code, key, expected, actual, {"index": index}, last_good, first_bad)
 
+        for hole in self.missing:
+            where = {"index": hole[0], "entries": f"{hole[0]}..{hole[-1]}"}
+            key = layout.entry_key(hole[0])
+            findings["ENTRY_MISSING", hole[0]] = Finding(
+                "ENTRY_MISSING", key, f"{len(hole)} entries", "no object", where, last_good, first_bad
+            )
         for index, found in self.violations.items():
             for violation in found:
                 if violation.code != "ENTRY_CHAIN":
@@ -94,39 +107,38 @@ class History:
         report.findings += [findings[key] for key in sorted(findings, key=lambda key: key[1])]
         self._judge_memory(report)
         self._judge_unsigned(report)
-        report.counts["entries"] = self.length
+        self._judge_witnesses(report)
+        report.counts["entries"] = len(self.indices)
         report.size = self.tree.size
         report.root = self.tree.root().hex()
 
-    def _read_entries(self, listed: dict[str, int]) -> None:
-        indices = [
-            index for key in listed if key.startswith(layout.ENTRIES) and (index := layout.index_of(key)) is not None
-        ]
-        sizes = [
-            size for key in listed if key.startswith(layout.CHECKPOINTS) and (size := layout.index_of(key)) is not None
-        ]
-        # A checkpoint says how many entries there must be, also when the newest of them are gone.
-        self.length = max(
-            [index + 1 for index in indices] + [size for size in sizes if size <= 2 * len(indices) + 64] + [0]
-        )
-        for index in range(self.length):
+    def _read_entries(self) -> None:
+        found = (layout.index_of(key) for key in self.listed if key.startswith(layout.ENTRIES))
+        for index in sorted(index for index in found if index is not None):
+            if index > self.chain.size:
+                self.missing.append(range(self.chain.size, index))
+                self.chain.skip(index)
             data = _fetch(self.store, layout.entry_key(index))
-            _, violations = self.writers.follow(data)
+            if data is None:  # gone between listing and reading
+                continue
+            self.indices.append(index)
+            _, violations = self.chain.follow(data)
             if violations:
                 self.violations[index] = violations
-            if data is None:
-                self.first_hole = index if self.first_hole is None else self.first_hole
-            elif self.first_hole is None:
+            if not self.missing:
                 self.tree.append(leaf_hash(data))
 
     def _read_checkpoints(self, report: Report) -> None:
-        sizes = checkpoint_sizes(self.store)
-        if report.level == "quick" and self.trust.memory is not None:
-            sizes = [size for size in sizes if size >= self.trust.memory.size]
-        report.counts["checkpoints"] = len(sizes)
-        for size in sizes:
+        memory = self.trust.memory
+        start = memory.size if self.asked.level == "quick" and memory is not None else 0
+        count, beyond = 0, self.chain.size
+        for size in self._checkpoint_sizes(start):
+            count += 1
             checkpoint = self._checkpoint(size, report)
-            if checkpoint is None or size > self.tree.size:
+            if checkpoint is None:
+                continue
+            if size > self.tree.size:
+                beyond = max(beyond, size)
                 continue
             root = self.tree.root(size)
             if checkpoint.root == root:
@@ -134,6 +146,25 @@ class History:
                 report.checkpoint = checkpoint
             elif self.first_bad is None:
                 self.first_bad = (checkpoint, root)
+        report.counts["checkpoints"] = count
+        if beyond > self.chain.size:
+            # A signed checkpoint says how many entries there must be, also when the newest of them are gone.
+            self.missing.append(range(self.chain.size, beyond))
+
+    def _checkpoint_sizes(self, start: int) -> list[int]:
+        """Sizes with a checkpoint. An entry written moments ago may be about to be signed: give the signer a moment."""
+        deadline = time.monotonic() + self.asked.signing_seconds
+        while True:
+            sizes = checkpoint_sizes(self.store, start)
+            if sizes[-1:] >= [self.tree.size] or time.monotonic() >= deadline or not self._newest_is_fresh():
+                return sizes
+            time.sleep(0.05)
+
+    def _newest_is_fresh(self) -> bool:
+        if not self.indices or self.violations or self.missing:
+            return False
+        written = entries.parse_timestamp(entries.decode(self._stored(self.indices[-1])).written_at)
+        return abs((self.asked.now - written).total_seconds()) < _FRESH_SECONDS
 
     def _checkpoint(self, size: int, report: Report) -> Checkpoint | None:
         """The checkpoint of `size` when it is one the policy believes, else None and a finding."""
@@ -197,7 +228,8 @@ class History:
 
     def _judge_memory(self, report: Report) -> None:
         memory = self.trust.memory
-        if memory is None or any(index < memory.size for index in self.bad):
+        damaged = [*self.bad, *(hole[0] for hole in self.missing)]
+        if memory is None or any(index < memory.size for index in damaged):
             return
         expected = f"{memory.size} entries with root {memory.root.hex()}"
         key = layout.checkpoint_key(memory.size)
@@ -213,7 +245,7 @@ class History:
             report.findings.append(Finding("CHECKPOINT_MISSING", key, expected, "no such checkpoint", {}))
 
     def _judge_unsigned(self, report: Report) -> None:
-        if self.first_bad is not None or self.first_hole is not None or _about_checkpoints(report):
+        if self.first_bad is not None or self.missing or _about_checkpoints(report):
             return
         unsigned = [index for index in range(self.last_good, self.tree.size) if index not in self.bad]
         if unsigned:
@@ -223,7 +255,49 @@ class History:
             report.findings.append(
                 Finding("ENTRY_UNSIGNED", key, f"a checkpoint of size {self.tree.size}", actual, where, self.last_good)
             )
-            self.bad.update(unsigned)
+
+    def _judge_witnesses(self, report: Report) -> None:
+        """Does the policy's quorum stand behind the log, and how far?"""
+        policy = self.trust.policy
+        if policy.quorum == "none":
+            return
+        found = (layout.size_of_statement(key) for key in self.listed if key.startswith(layout.COSIGNATURES))
+        for size in sorted({size for size in found if size is not None}, reverse=True):
+            if policy.satisfied_by(self._cosigners(size, report)) and size <= self.last_good:
+                report.witnessed = max(report.witnessed, size)
+                if self.asked.level == "quick":
+                    break
+        behind = [index for index in self.indices if index >= report.witnessed]
+        if report.witnessed >= self.last_good or not behind:
+            return
+        waiting = self.asked.now - entries.parse_timestamp(entries.decode(self._stored(behind[0])).written_at)
+        said = f"entries {report.witnessed}..{self.last_good - 1} are signed but not witnessed"
+        if waiting.total_seconds() <= self.asked.witness_seconds:
+            report.notes.append(f"{said} yet")
+            return
+        key = layout.checkpoint_key(self.last_good)
+        report.findings.append(
+            Finding("WITNESS_MISSING", key, f"quorum {policy.quorum}", said, {"size": report.witnessed})
+        )
+
+    def _cosigners(self, size: int, report: Report) -> set[str]:
+        """Policy names of the witnesses with a valid cosignature over the checkpoint of `size`."""
+        valid: set[str] = set()
+        for info in self.store.list(f"{layout.COSIGNATURES}{size:020d}/"):
+            try:
+                stored = self.store.get(layout.checkpoint_key(size)) + self.store.get(info.key)
+                valid |= set(cosigners(note.parse(stored), self.trust.policy))
+            except ObjectMissing:
+                continue  # without its checkpoint a cosignature states nothing; that has a finding of its own
+            except FormatError as error:
+                expected = "valid signature lines over the checkpoint"
+                report.findings.append(
+                    Finding("COSIGNATURE_INVALID", info.key, expected, error.message, {"size": size})
+                )
+        return valid
+
+    def _stored(self, index: int) -> bytes:
+        return self.store.get(layout.entry_key(index))
 
 
 def _fetch(store: ObjectStore, key: str) -> bytes | None:

@@ -8,6 +8,7 @@ no layout rule explains and no writer is about to commit is an orphan.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ import pyarrow.compute as pc
 from strongroom.archive import details, layout, segment, tiles
 from strongroom.archive.entry import Entry, ObjectRef, SegmentRef
 from strongroom.archive.errors import FormatError, ObjectMissing
-from strongroom.archive.findings import Finding, Report
+from strongroom.archive.findings import Asked, Finding, Report
 from strongroom.archive.history import History
 from strongroom.archive.signer import object_digest
 from strongroom.archive.stores.store import ObjectStore
@@ -40,16 +41,16 @@ class Holdings:
         self,
         store: ObjectStore,
         history: History,
-        listed: dict[str, int],
         report: Report,
         rederive: Rederive | None,
         progress: Progress,
         threads: int,
     ) -> None:
-        self.store, self.level, self.history, self.listed = store, report.level, history, listed
+        self.store, self.history, self.listed, self.asked = store, history, history.listed, history.asked
+        self.level = self.asked.level
         self.report, self.rederive, self.progress, self.threads = report, rederive, progress, threads
         memory = history.trust.memory
-        self.start = memory.size if report.level == "quick" and memory is not None else 0
+        self.start = memory.size if self.level == "quick" and memory is not None else 0
         self.explained: set[str] = set()
         self.digests: dict[str, str] = {}  # SHA-256 -> key, to recognise swapped segments
 
@@ -73,6 +74,8 @@ class Holdings:
                     named += 1
                     self.progress("objects", named, total)
         self.report.counts |= {"segments": segments, "records": records, "objects_checked": named}
+        if self.level == "sampled":
+            self.report.notes.append(_detection(self.asked))
         self._check_nothing_else()
 
     def _check_object(self, entry: Entry, reference: SegmentRef | ObjectRef) -> list[Finding]:
@@ -85,18 +88,25 @@ class Holdings:
         if size != reference.bytes:
             where |= self._damage(reference)
             return [Finding(f"{what}_CHANGED", reference.key, f"{reference.bytes} bytes", f"{size} bytes", where)]
-        if self.level == "quick":
+        if self.level in ("quick", "inventory") or not self._is_sampled(reference):
             return []
         actual = object_digest(self.store, reference)
         if actual != reference.sha256:
             where |= self._damage(reference, actual)
             expected = f"SHA-256 {reference.sha256}"
             return [Finding(f"{what}_CHANGED", reference.key, expected, f"SHA-256 {actual}", where)]
-        if self.level == "deep":
-            if isinstance(reference, SegmentRef):
-                return self._check_records(entry, reference)
-            return self._check_details(entry)
-        return []
+        if self.level == "complete":
+            return []
+        if isinstance(reference, SegmentRef):
+            return self._check_records(entry, reference)
+        return self._check_details(entry) if entry.kind == "segment" else []
+
+    def _is_sampled(self, reference: SegmentRef | ObjectRef) -> bool:
+        """All of them but in *sampled*: there a draw by the seed, which whoever wrote the object could not know."""
+        if self.level != "sampled":
+            return True
+        drawn = int.from_bytes(sha256(self.asked.seed + reference.key.encode()).digest()[:8], "big") / 2**64
+        return drawn < self.asked.fraction
 
     def _damage(self, reference: SegmentRef | ObjectRef, actual: str | None = None) -> dict[str, Any]:
         """Where in a changed segment the records differ, as exactly as the entry's row-group roots allow."""
@@ -178,7 +188,7 @@ class Holdings:
 
     def _check_nothing_else(self) -> None:
         """Every object is explained by an entry, by the layout, or by a commit that is still under way."""
-        if self.history.bad:
+        if self.history.bad or self.history.missing:
             self.report.notes.append("objects that only damaged entries may name were not judged")
             return
         for key in self.listed:
@@ -209,7 +219,7 @@ class Holdings:
         match = _WRITER_OBJECT.search(key)
         if match is None:
             return False
-        known = self.history.writers.next_of(match["writer"])
+        known = self.history.chain.next_of(match["writer"])
         place = (int(match["epoch"]), int(match["first"]))
         if known is not None and place < known:
             return False
@@ -228,7 +238,7 @@ _WRITER_OBJECT = re.compile(
 
 def _belongs(key: str) -> bool:
     """Objects of the layout that entries do not name one by one."""
-    return key == layout.IDENTITY or layout.index_of(key) is not None
+    return key == layout.IDENTITY or layout.index_of(key) is not None or layout.size_of_statement(key) is not None
 
 
 class _LocalFile:
@@ -249,6 +259,16 @@ class _LocalFile:
     def __exit__(self, *_: object) -> None:
         if self._folder is not None:
             self._folder.cleanup()
+
+
+def _detection(asked: Asked) -> str:
+    """What a sampled run can promise, in words: each object was looked at with probability `fraction`."""
+    chances = ", ".join(f"{k}: {1 - (1 - asked.fraction) ** k:.1%}" for k in (1, 10, 100))
+    runs = math.ceil(math.log(0.01) / math.log(1 - asked.fraction)) if asked.fraction < 1 else 1
+    return (
+        f"sampled {asked.fraction:.1%} of the objects with seed {asked.seed.hex()}; chance to hit damage "
+        f"with this run, by objects damaged: {chances}; one damaged object is found with 99% within {runs} runs"
+    )
 
 
 def summarise_times(times: pa.ChunkedArray) -> tuple[int, int | None, int | None, dict[str, int]]:

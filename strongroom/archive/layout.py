@@ -12,6 +12,8 @@ IDENTITY = "archive.json"
 ENTRIES = "log/entry/"
 CHECKPOINTS = "log/checkpoint/"
 TILES = "log/tile/"
+COSIGNATURES = "log/cosigned/"
+TIMESTAMPS = "log/timestamp/"
 SEGMENTS = "segments/"
 DETAILS = "details/"
 
@@ -22,6 +24,7 @@ _SEGMENT_KEY = re.compile(
     r"segments/source=(?P<source>[a-z][a-z0-9_]{0,62})/date=(?P<date>\d{4}-\d{2}-\d{2})/"
     r"(?P<writer>[a-z0-9][a-z0-9_]{0,62})-(?P<epoch>\d+)-(?P<first>\d{20})-(?P<last>\d{20})(?:-r(?P<retry>\d+))?\.parquet"
 )
+_STATEMENT_KEY = re.compile(r"log/cosigned/(?P<cosigned>\d{20})/[0-9a-f]{8}|log/timestamp/(?P<stamped>\d{20})\.tsr")
 
 
 def entry_key(index: int) -> str:
@@ -32,6 +35,22 @@ def entry_key(index: int) -> str:
 def checkpoint_key(size: int) -> str:
     """Name of the signed checkpoint for a tree of `size` entries."""
     return f"{CHECKPOINTS}{size:020d}"
+
+
+def cosignature_key(size: int, key_id: bytes) -> str:
+    """Name of a witness's cosignature lines over the checkpoint of `size`."""
+    return f"{COSIGNATURES}{size:020d}/{key_id.hex()}"
+
+
+def timestamp_key(size: int) -> str:
+    """Name of the RFC 3161 time-stamp response over the checkpoint of `size`."""
+    return f"{TIMESTAMPS}{size:020d}.tsr"
+
+
+def size_of_statement(key: str) -> int | None:
+    """The tree size a cosignature's or timestamp's name carries, None for any other name."""
+    match = _STATEMENT_KEY.fullmatch(key)
+    return int(match["cosigned"] or match["stamped"]) if match else None
 
 
 def index_of(key: str) -> int | None:

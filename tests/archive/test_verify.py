@@ -1,8 +1,10 @@
 """The tamper suite: a sound archive yields nothing; each change yields its finding, at its place, and no other."""
 
 import shutil
+import threading
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,13 +17,14 @@ from strongroom.archive import entry as entries
 from strongroom.archive.entry import Draft, Entry, WriterRange
 from strongroom.archive.findings import CATALOGUE, Finding, Level, Report
 from strongroom.archive.log import Log
-from strongroom.archive.note import Checkpoint
+from strongroom.archive.note import Checkpoint, KeyType
+from strongroom.archive.policy import Group, Policy, Witness
 from strongroom.archive.trust import Trust
 from strongroom.archive.verify import verify
 from tests.archive.conftest import NOW, ORIGIN, Archive, records_table, rederive
 
 pytestmark = pytest.mark.adversarial
-LEVELS: list[Level] = ["quick", "complete", "deep"]
+LEVELS: list[Level] = ["quick", "inventory", "complete", "deep"]
 
 
 def check(archive: Archive, level: Level = "complete", trust: Trust | None = None) -> list[Finding]:
@@ -378,6 +381,73 @@ def test_quick_with_memory_looks_at_new_objects_only(archive: Archive) -> None:
     archive.path(entry.segments[0].key).unlink()
     only(check(archive, "quick", trust), "SEGMENT_MISSING", entry.segments[0].key)
     assert len(check(archive, "complete", trust)) == 2
+
+
+# Witnesses, sampling and verdicts
+
+
+def cosign(archive: Archive, signer: keys.LocalSigner, size: int) -> str:
+    text = note.parse(archive.store.get(layout.checkpoint_key(size))).text
+    [signature] = note.sign(text, [signer], int(NOW.timestamp())).signatures
+    key = layout.cosignature_key(size, signer.key.key_id)
+    archive.store.create(key, f"{signature.line()}\n".encode())
+    return key
+
+
+def test_a_quorum_of_witnesses(archive: Archive) -> None:
+    signers = [keys.generate(f"w{n}", [KeyType.ED25519_COSIGNATURE])[0] for n in range(2)]
+    witnesses = {signer.key.name: Witness(signer.key.name, signer.key) for signer in signers}
+    asked = Policy(archive.trust.keys, witnesses, {"both": Group(2, ("w0", "w1"))}, "both")
+    trust = Trust(asked, archive.signer.last)
+    cosign(archive, signers[0], 6)
+    cosign(archive, signers[1], 3)
+    finding = only(check(archive, trust=trust), "WITNESS_MISSING", layout.checkpoint_key(6))
+    assert finding.where["size"] == 0
+    assert run(archive, trust=trust).verdict == "warning"
+    cosign(archive, signers[0], 3)
+    report = run(archive, trust=trust)
+    assert report.witnessed == 3
+    only(report.findings, "WITNESS_MISSING", layout.checkpoint_key(6))
+    patient = verify(archive.store, trust, "quick", witness_seconds=1e9)
+    assert patient.sound
+    assert "not witnessed yet" in patient.notes[0]
+    key = cosign(archive, signers[1], 6)
+    report = run(archive, trust=trust)
+    assert (report.sound, report.witnessed) == (True, 6)
+    path = archive.path(key)
+    path.write_bytes((archive.root / layout.cosignature_key(3, signers[1].key.key_id)).read_bytes())
+    codes = {finding.code: finding.object for finding in check(archive, trust=trust)}
+    assert codes == {"COSIGNATURE_INVALID": key, "WITNESS_MISSING": layout.checkpoint_key(6)}
+
+
+def test_sampling_says_what_it_can_promise(archive: Archive) -> None:
+    path = archive.path(archive.log.entry(2).segments[0].key)
+    path.write_bytes(path.read_bytes()[:-1] + b"\x00")
+    found = [verify(archive.store, archive.trust, "sampled", fraction=0.5) for _ in range(40)]
+    hits = sum(not report.sound for report in found)
+    assert 5 < hits < 35
+    assert "1: 50.0%, 10: 99.9%" in found[0].notes[0]
+    assert {f.code for report in found for f in report.findings} == {"SEGMENT_CHANGED"}
+
+
+def test_verdicts(archive: Archive) -> None:
+    assert run(archive).verdict == "sound"
+    archive.log.append(Draft("heartbeat", NOW, writer=WriterRange("w1", 1, 5, 4)))
+    assert run(archive).verdict == "sound so far"
+    archive.store.create("stranger", b"")
+    assert run(archive).verdict == "warning"
+    archive.path(archive.log.entry(2).segments[0].key).unlink()
+    assert run(archive).verdict == "tampered"
+
+
+def test_a_commit_that_is_being_signed_is_waited_for(archive: Archive) -> None:
+    archive.log.append(Draft("heartbeat", datetime.now(UTC), writer=WriterRange("w1", 1, 5, 4)))
+    signing = threading.Timer(0.3, archive.signer.sign)
+    signing.start()
+    try:
+        assert check(archive) == []
+    finally:
+        signing.join()
 
 
 def test_every_finding_reads_well(archive: Archive) -> None:
