@@ -87,6 +87,26 @@ class BatchState:
     flags: tuple[str, ...]
 
 
+def spooled_state(header: BatchHeader, epoch: int, sequence: int) -> BatchState:
+    """The state of a batch that was spooled just now."""
+    return BatchState(
+        batch=header.batch,
+        epoch=epoch,
+        sequence=sequence,
+        source=header.source,
+        sha256=header.sha256,
+        state="spooled",
+        received_at=EPOCH + timedelta(microseconds=header.received_at),
+        bytes=header.bytes,
+        records=None,
+        accepted=None,
+        quarantined=None,
+        duplicates=0,
+        entry=None,
+        flags=header.flags,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Counters:
     """Everything one writer took in since its first batch.
@@ -138,11 +158,9 @@ class Batches:
     def find(self, *, source: str, forwarder: str, key: str, sha256: str) -> Match:
         """Which known batches a delivery may repeat. `key`: hex SHA-256 of the idempotency key, or ""."""
         if key:
-            same = "source = ? AND forwarder = ? AND key = ? AND key <> ''"
-            place = (source, forwarder, key)
-            known = self._one(f"{same} AND sha256 = ?", *place, sha256)
-            reused = known is None and self._one(same, *place) is not None
-            return Match(known, None, "key-reused" if reused else "")
+            under_key = self._all("source = ? AND forwarder = ? AND key = ? AND key <> ''", source, forwarder, key)
+            known = next((state for state in under_key if state.sha256 == sha256), None)
+            return Match(known, None, "key-reused" if under_key and known is None else "")
         known = self._one("source = ? AND sha256 = ?", source, sha256)
         return Match(None, known, "repeated-content" if known else "")
 

@@ -16,7 +16,7 @@ from strongroom.ingest.decode import Decoded, Decoder
 from strongroom.ingest.errors import BodyTooLarge, DeliveryRefused, IngestError, IntakeBusy
 
 _DECODE_STEP = 1 << 18
-_INLINE_BYTES = 1 << 16
+_INLINE_BYTES = 1 << 18
 
 
 class Memory:

@@ -21,7 +21,7 @@ from strongroom.archive.log import Log
 from strongroom.archive.note import NoteSigner
 from strongroom.archive.stores.store import ObjectStore
 from strongroom.ingest import receipts
-from strongroom.ingest.batches import BatchState, Counters
+from strongroom.ingest.batches import BatchState, Counters, spooled_state
 from strongroom.ingest.build import carries_natural_ids
 from strongroom.ingest.builders import Builders, WorkerDied
 from strongroom.ingest.commit import Committer
@@ -285,7 +285,6 @@ class Intake:
                 known = match.perhaps
             if known is not None:
                 await asyncio.to_thread(batches.repeated, known.batch)
-                known = batches.get(known.batch)
                 return self._accepted(known, duplicate=True)
             flags = tuple(flag for flag in (match.flag,) if flag)
             if body.refusal is not None:
@@ -329,9 +328,9 @@ class Intake:
 
     async def _spool(self, header: BatchHeader, chunks: list[bytes]) -> Accepted:
         state = self._state()
-        await asyncio.wrap_future(state.spool.append(header, chunks))
+        sequence = await asyncio.wrap_future(state.spool.append(header, chunks))
         self._sealer.noticed()
-        return self._accepted(state.batches.get(header.batch), duplicate=False)
+        return self._accepted(spooled_state(header, state.writer.epoch, sequence), duplicate=False)
 
     def _accepted(self, state: BatchState, *, duplicate: bool) -> Accepted:
         receipt = receipts.Receipt(
