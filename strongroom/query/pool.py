@@ -112,7 +112,12 @@ class Worker:
         """Kill the process and wait until it is reaped."""
         self.kill()
         assert self.process.stdin is not None
+        assert self.process.stdout is not None
         self.process.stdin.close()
+        # asyncio calls a process ended only when its output was read to the end. RuntimeError: somebody is reading it.
+        with contextlib.suppress(RuntimeError):
+            while await self.process.stdout.read(1 << 16):
+                pass
         await self.process.wait()
         os.close(self._handle)
 

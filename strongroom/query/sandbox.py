@@ -80,6 +80,12 @@ def enter(*, readable: Sequence[Path], memory_bytes: int, parent: int) -> dict[s
     return {"limits": "on", "landlock": _landlock(readable), "seccomp": _seccomp()}
 
 
+def landlock_abi() -> int:
+    """The landlock version of this kernel; negative when it has none."""
+    abi: int = _libc.syscall(ctypes.c_long(_LANDLOCK_CREATE), None, ctypes.c_size_t(0), ctypes.c_uint32(1))
+    return abi
+
+
 def allow_processor_seconds(seconds: int) -> None:
     """From now on the kernel ends this process after `seconds` more of processor time."""
     used = resource.getrusage(resource.RUSAGE_SELF)
@@ -109,7 +115,7 @@ def _limits(memory_bytes: int) -> None:
 
 
 def _landlock(readable: Sequence[Path]) -> str:
-    abi = _libc.syscall(_LANDLOCK_CREATE, None, ctypes.c_size_t(0), ctypes.c_uint32(1))
+    abi = landlock_abi()
     if abi < 1:
         return f"missing: {os.strerror(ctypes.get_errno())}"
     files = (1 << _FILE_RIGHTS.get(abi, _FILE_RIGHTS_NOW)) - 1

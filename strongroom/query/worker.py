@@ -61,7 +61,7 @@ def main() -> None:
             memory_bytes=2 * settings.memory_bytes + (256 << 20),
             parent=settings.parent,
         )
-        database = _database(settings)
+        database = open_database(settings)
     except (sandbox.SandboxError, duckdb.Error) as error:
         _send(outgoing, frames.Failure("query-failed", f"{type(error).__name__}: {error}"))
         return
@@ -71,7 +71,7 @@ def main() -> None:
         if not _serve(request, database, incoming, outgoing, settings):
             return
         database.close()
-        database = _database(settings)
+        database = open_database(settings)
 
 
 def _serve(
@@ -90,7 +90,7 @@ def _serve(
         if not isinstance(grant, frames.Grant):
             return False
         _prepare(database, grant)
-        for reply in _answer(ask, checked.sql, database):
+        for reply in answer(ask, checked.sql, database):
             _send(outgoing, reply)
     except QueryError as error:
         offset = error.position.offset if error.position else -1
@@ -105,7 +105,7 @@ def _serve(
     return True
 
 
-def _database(settings: Settings) -> duckdb.DuckDBPyConnection:
+def open_database(settings: Settings) -> duckdb.DuckDBPyConnection:
     database = duckdb.connect(
         ":memory:",
         config={
@@ -142,7 +142,7 @@ def _prepare(database: duckdb.DuckDBPyConnection, grant: frames.Grant) -> None:
         database.execute(statement)
 
 
-def _answer(ask: frames.Ask, sql: str, database: duckdb.DuckDBPyConnection) -> Iterator[frames.Reply]:
+def answer(ask: frames.Ask, sql: str, database: duckdb.DuckDBPyConnection) -> Iterator[frames.Reply]:
     """Begin, Data…, End. Begin is held back until there is a first piece, so that early failures come before it."""
     relation = _bound(sql, ask.parameters or None, database)
     types = [str(kind) for kind in relation.types]

@@ -36,7 +36,15 @@ FLOW = ViewSource("flow", pa.schema([("bytes", pa.int64()), ("added_later", pa.f
 EMPTY = ViewSource("quiet", pa.schema([("words", pa.string())]), {"message": "words"}, "a source nobody sends")
 VIEWS = (APP, FLOW, EMPTY)
 
-LIMITS = QueryLimits(seconds=2.0, memory_bytes=512 << 20, concurrency=3, per_user=2, queue_seconds=0.3, stall_seconds=1)
+LIMITS = QueryLimits(
+    seconds=2.0,
+    memory_bytes=512 << 20,
+    bytes=20 << 20,
+    concurrency=3,
+    per_user=2,
+    queue_seconds=0.3,
+    stall_seconds=1,
+)
 
 
 @dataclass

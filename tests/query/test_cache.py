@@ -1,0 +1,86 @@
+"""Copies from a remote store: checked before use, bounded, never taken from under a query."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from strongroom.archive.stores import DirectoryStore
+from strongroom.query.cache import SegmentCache
+from strongroom.query.catalog import Catalog, Segment
+from strongroom.query.errors import IntegrityFailure
+
+from .conftest import Archive
+
+
+class RemoteStore(DirectoryStore):
+    """A store whose files can't be opened in place; counts what is fetched."""
+
+    fetched = 0
+
+    def local_path(self, key: str) -> Path | None:
+        return None
+
+    def get(self, key: str) -> bytes:
+        self.fetched += 1
+        return super().get(key)
+
+
+@pytest.fixture
+def remote(archive: Archive) -> RemoteStore:
+    return RemoteStore(archive.root)
+
+
+@pytest.fixture
+def segments(archive: Archive) -> list[Segment]:
+    catalog = Catalog(archive.store, archive.log)
+    return catalog.segments(catalog.follow())
+
+
+def test_a_copy_is_fetched_once_and_read_only(remote: RemoteStore, segments: list[Segment], tmp_path: Path) -> None:
+    cache = SegmentCache(remote, tmp_path, max_bytes=1 << 30)
+    paths = cache.ensure(segments)
+    assert cache.ensure(segments) == paths
+    assert remote.fetched == len(segments)
+    for path, segment in zip(paths, segments, strict=True):
+        assert path.read_bytes() == DirectoryStore(remote.root).get(segment.key)
+        assert path.stat().st_mode & 0o777 == 0o400
+        assert path.is_relative_to(cache.roots[0])
+    # Another process's copies are used, but not unseen.
+    again = SegmentCache(remote, tmp_path, max_bytes=1 << 30)
+    paths[0].chmod(0o600)
+    paths[0].write_bytes(b"x" * segments[0].bytes)
+    with pytest.raises(IntegrityFailure):
+        again.ensure(segments)
+    assert again.ensure(segments) == paths  # the spoiled copy was thrown away and fetched anew
+    assert remote.fetched == len(segments) + 1
+
+
+def test_what_the_store_gives_is_checked_first(remote: RemoteStore, segments: list[Segment], tmp_path: Path) -> None:
+    cache = SegmentCache(remote, tmp_path, max_bytes=1 << 30)
+    for wrong in (replace(segments[0], sha256="00" * 32), replace(segments[0], bytes=1)):
+        with pytest.raises(IntegrityFailure) as failure:
+            cache.ensure([wrong])
+        assert failure.value.segment == wrong.key
+        assert not any(path.is_file() for path in tmp_path.rglob("*"))
+
+
+def test_the_least_recently_used_goes_unless_held(remote: RemoteStore, segments: list[Segment], tmp_path: Path) -> None:
+    first, second, third, *_ = segments
+    cache = SegmentCache(remote, tmp_path, max_bytes=first.bytes + second.bytes)
+
+    def use(segment: Segment) -> None:
+        with cache.holding([segment]):
+            cache.ensure([segment])
+
+    use(first)
+    use(second)
+    use(first)
+    use(third)
+    kept = {path.name for path in tmp_path.rglob("*.parquet")}
+    assert Path(second.key).name not in kept
+    assert Path(third.key).name in kept
+    with cache.holding(segments):
+        assert all(path.exists() for path in cache.ensure(segments))
