@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow.parquet as pq
 from rich.console import Console
 from rich.rule import Rule
 from rich.table import Table
@@ -53,6 +54,8 @@ QUESTIONS: tuple[tuple[str, str, dict[str, str]], ...] = (
 SHOWN_ROWS = 8
 
 screen = Console(highlight=False)
+if not screen.is_terminal:
+    screen = Console(highlight=False, width=120)  # rather too wide for a file than cut
 
 
 def main() -> int:
@@ -61,10 +64,11 @@ def main() -> int:
     service: subprocess.Popen[str] | None = None
     try:
         step("1  Start a real service on loopback, and make tokens")
+        first = make_first_token(folder)
         service, url = start(folder)
         screen.print(f"serving [bold]{url}[/], archive in {folder / 'archive'}")
         with httpx.Client(base_url=url, timeout=30) as client:
-            tokens = make_tokens(client, folder)
+            tokens = make_tokens(client, first.communicate()[0].strip())
             push(client, tokens)
             ask(client, tokens["investigator"])
         step("4  Verify: every byte against the hashes, the hashes against the signatures")
@@ -159,8 +163,8 @@ def tamper(folder: Path) -> None:
     copy = folder / "tampered"
     shutil.copytree(folder / "archive", copy)
     segment = max(copy.glob("segments/source=cloudtrail/**/*.parquet"), key=lambda path: path.stat().st_size)
+    place = inside_a_record(segment)
     content = bytearray(segment.read_bytes())
-    place = len(content) // 2
     content[place] ^= 0x01
     segment.chmod(0o600)
     segment.write_bytes(content)
@@ -169,6 +173,15 @@ def tamper(folder: Path) -> None:
     if code != 1:
         raise SystemExit(f"the flipped byte was not found (exit code {code}): this is a bug")
     screen.print("\nexit code [bold red]1[/]: the change is found, and named.")
+
+
+def inside_a_record(segment: Path) -> int:
+    """A byte of the column that holds the records themselves."""
+    group = pq.read_metadata(segment).row_group(0)
+    chunk = next(
+        group.column(number) for number in range(group.num_columns) if group.column(number).path_in_schema == "raw"
+    )
+    return int(chunk.data_page_offset + chunk.total_compressed_size // 2)
 
 
 def finish(url: str, tokens: dict[str, str], service: subprocess.Popen[str]) -> None:
@@ -204,11 +217,15 @@ def command(*arguments: str) -> int:
     return subprocess.run([*STRONGROOM, *arguments], check=False).returncode
 
 
-def make_tokens(client: httpx.Client, folder: Path) -> dict[str, str]:
-    """The first token on the command line, which needs the machine; the others over HTTP, which needs the first."""
+def make_first_token(folder: Path) -> subprocess.Popen[str]:
+    """The first token is made on the command line, which needs the machine but no running service."""
     command = [*STRONGROOM, "token", "create", "--role", "admin", "--name", "demo-admin", "--state"]
-    done = subprocess.run([*command, str(folder / "state")], capture_output=True, text=True, check=True)
-    tokens = {"admin": done.stdout.strip()}
+    return subprocess.Popen([*command, str(folder / "state")], stdout=subprocess.PIPE, text=True)
+
+
+def make_tokens(client: httpx.Client, admin: str) -> dict[str, str]:
+    """The others are made over HTTP, which needs the first."""
+    tokens = {"admin": admin}
     for wanted in (
         {"role": "forwarder", "name": "demo-shipper", "sources": ["*"]},
         {"role": "investigator", "name": "demo-investigator"},

@@ -21,7 +21,8 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.routing import BaseRoute
 
-from strongroom.service.tokens import Forbidden, Principal, Role, TokenStore, Unauthenticated
+from strongroom.service.errors import Forbidden, Unauthenticated
+from strongroom.service.tokens import Principal, Role, TokenStore
 
 _SCHEME = HTTPBearer(
     auto_error=False, bearerFormat="sr_<id>_<secret>", description="`strongroom token create` makes one"

@@ -26,6 +26,7 @@ from strongroom.archive.errors import StrongroomError
 from strongroom.archive.findings import Level, Report
 from strongroom.service import acts, settings, tokens
 from strongroom.service.display import printable
+from strongroom.service.errors import Forbidden
 from strongroom.service.settings import Settings
 
 SOUND, FINDINGS, FAILED, QUARANTINED = 0, 1, 2, 3
@@ -84,7 +85,7 @@ def ingest(
     from strongroom.service import loading
 
     if source in tokens.INTERNAL_SOURCES:
-        raise tokens.Forbidden(f"source {source} is written by the service alone", hint="name another source")
+        raise Forbidden(f"source {source} is written by the service alone", hint="name another source")
     chosen = settings.load(config, {"archive": archive, "state": state})
     files = loading.find_files(paths)
     with _byte_progress(sum(path.stat().st_size for path in files)) as advance:
@@ -92,11 +93,11 @@ def ingest(
     if as_json:
         print(json.dumps(summary.to_json()))
     else:
-        table = Table("files", "batches", "duplicates", "records", "accepted", "quarantined", "refused", "log size")
-        counts = (summary.files, summary.batches, summary.duplicates, summary.records, summary.accepted)
-        rest = (summary.quarantined, len(summary.refused), summary.log_size)
-        table.add_row(*(f"{count:,}" for count in (*counts, *rest)))
-        screen.print(table)
+        screen.print(
+            f"{summary.files:,} files: {summary.batches:,} batches taken, {summary.duplicates:,} taken before, "
+            f"{len(summary.refused):,} refused; {summary.records:,} records: {summary.accepted:,} accepted, "
+            f"{summary.quarantined:,} quarantined; the log has {summary.log_size:,} entries"
+        )
     for item in summary.refused:
         print(f"strongroom: refused {item['file']}: {item['reason']}", file=sys.stderr)
     if not summary.clean:

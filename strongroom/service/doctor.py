@@ -155,7 +155,7 @@ def _state(state: StateFolder) -> Iterator[Result]:
 def _keys(state: StateFolder) -> Iterator[Result]:
     for path in (state.log_key, state.receipts_key, state.tokens):
         if not path.exists():
-            if state.node.exists():
+            if state.node.exists() and path != state.tokens:
                 yield Result("failure", path.name, f"{path} is missing", "restore the state folder from its backup")
             continue
         mode = stat.S_IMODE(path.stat().st_mode)
@@ -177,10 +177,9 @@ def _signer(settings: Settings, state: StateFolder) -> Iterator[Result]:
 
 
 def _tokens(state: StateFolder) -> Iterator[Result]:
-    if not state.tokens.exists():
-        return
     now = datetime.now(UTC)
-    alive = [token for token in TokenStore(state.tokens).tokens() if not token.expired(now)]
+    known = TokenStore(state.tokens).tokens() if state.tokens.exists() else []
+    alive = [token for token in known if not token.expired(now)]
     fix = "" if alive else "strongroom token create --role admin --name <you>"
     yield Result("ok" if alive else "warning", "tokens", f"{len(alive)} valid", fix)
 

@@ -28,7 +28,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from strongroom.archive import errors as archive
 from strongroom.ingest import errors as ingest
 from strongroom.query import errors as query
-from strongroom.service import tokens
+from strongroom.service import errors as service
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
@@ -57,11 +57,13 @@ STATUS: dict[type[archive.StrongroomError], tuple[int, str]] = {
     query.SnapshotUnknown: (404, "No such snapshot"),
     # Never to be retried until it goes away: somebody has to look.
     query.IntegrityFailure: (500, "Stored bytes are not what was sealed"),
-    tokens.Unauthenticated: (401, "A valid token is needed"),
-    tokens.Forbidden: (403, "The token does not allow this"),
-    tokens.TokensUnavailable: (503, "The token store can't be read"),
-    tokens.UnknownToken: (404, "No such token"),
-    tokens.BadToken: (400, "No such token can be made"),
+    service.Unauthenticated: (401, "A valid token is needed"),
+    service.Forbidden: (403, "The token does not allow this"),
+    service.TokensUnavailable: (503, "The token store can't be read"),
+    service.UnknownToken: (404, "No such token"),
+    service.BadToken: (400, "No such token can be made"),
+    service.NotAcceptable: (406, "No such format"),
+    service.NoSuchProof: (400, "No such proof"),
 }
 
 

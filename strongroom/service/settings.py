@@ -14,13 +14,13 @@ import tomllib
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from strongroom.archive.errors import StrongroomError
 from strongroom.archive.layout import WRITER_ID
+from strongroom.service.errors import SettingsInvalid
 
 PREFIX = "STRONGROOM_"
 MIB = 1 << 20
@@ -31,12 +31,6 @@ NOT_SETTINGS = frozenset({"CONFIG", "SHARED"})
 
 Bytes = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
-
-
-class SettingsInvalid(StrongroomError):
-    """A setting has a value that can't be used, or a name that does not exist."""
-
-    code: ClassVar[str] = "settings"
 
 
 class Settings(BaseSettings):

@@ -19,21 +19,14 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import ClassVar
 
 from strongroom.archive import durable, keys, layout
-from strongroom.archive.errors import StrongroomError
 from strongroom.archive.keys import LocalSigner
 from strongroom.archive.log import Log, read_identity
 from strongroom.archive.note import KeyType
 from strongroom.archive.policy import Policy
 from strongroom.archive.stores.store import ObjectStore
-
-
-class StateUnusable(StrongroomError):
-    """The state folder is damaged, or belongs to another archive."""
-
-    code: ClassVar[str] = "state"
+from strongroom.service.errors import StateUnusable
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,11 +21,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal, get_args
 
 from strongroom.archive import durable
-from strongroom.archive.errors import StrongroomError
 from strongroom.archive.layout import SOURCE_NAME
+from strongroom.service.errors import BadToken, TokensUnavailable, Unauthenticated, UnknownToken
 from strongroom.service.locks import exclusive
 
 Role = Literal["forwarder", "investigator", "auditor", "admin"]
@@ -34,36 +34,6 @@ ROLES: tuple[Role, ...] = get_args(Role)
 ANY_SOURCE = "*"
 # What the service itself writes. Nobody may forge it, whatever his token says.
 INTERNAL_SOURCES = frozenset({"audit", "quarantine"})
-
-
-class Unauthenticated(StrongroomError):
-    """No token, or none that is known and alive."""
-
-    code: ClassVar[str] = "unauthenticated"
-
-
-class Forbidden(StrongroomError):
-    """A good token, but not for this."""
-
-    code: ClassVar[str] = "forbidden"
-
-
-class TokensUnavailable(StrongroomError):
-    """The token store can't be read or written now."""
-
-    code: ClassVar[str] = "tokens-unavailable"
-
-
-class UnknownToken(StrongroomError):
-    """No token of that id."""
-
-    code: ClassVar[str] = "unknown-token"
-
-
-class BadToken(StrongroomError):
-    """A token can't be made as asked."""
-
-    code: ClassVar[str] = "bad-token"
 
 
 @dataclass(frozen=True, slots=True)

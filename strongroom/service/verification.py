@@ -15,39 +15,21 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import pyarrow as pa
 
 from strongroom.archive import policy as policy_file
 from strongroom.archive import verify as archive_verify
-from strongroom.archive.errors import StrongroomError
 from strongroom.archive.findings import Level, Report
 from strongroom.archive.holdings import Progress
 from strongroom.archive.stores.store import ObjectStore
 from strongroom.archive.trust import Trust, recall, remember
 from strongroom.ingest.sources import SOURCES
+from strongroom.service.errors import TrustMissing, VerificationBusy, VerificationFailed
 from strongroom.service.locks import exclusive
 
 _NICENESS = 10
-
-
-class TrustMissing(StrongroomError):
-    """There is no policy to verify against."""
-
-    code: ClassVar[str] = "trust-missing"
-
-
-class VerificationBusy(StrongroomError):
-    """A verification asked for over HTTP is running already."""
-
-    code: ClassVar[str] = "verification-busy"
-
-
-class VerificationFailed(StrongroomError):
-    """The verification could not run to its end; nothing is known about the archive."""
-
-    code: ClassVar[str] = "verification-failed"
 
 
 def memory_of(policy: Path) -> Path:

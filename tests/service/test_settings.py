@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from strongroom.service.settings import SettingsInvalid, load, unknown_variables
+from strongroom.service.errors import SettingsInvalid
+from strongroom.service.settings import load, unknown_variables
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from strongroom.service.tokens import BadToken, TokenStore, TokensUnavailable, Unauthenticated, UnknownToken
+from strongroom.service.errors import BadToken, TokensUnavailable, Unauthenticated, UnknownToken
+from strongroom.service.tokens import TokenStore
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 

@@ -16,9 +16,10 @@ from strongroom.ingest.errors import UnknownBatch
 from strongroom.ingest.intake import BatchState, Origin
 from strongroom.service.acts import act
 from strongroom.service.auth import Requires
+from strongroom.service.errors import Forbidden
 from strongroom.service.node import Node
 from strongroom.service.routes.answers import Json, address_of, node_of
-from strongroom.service.tokens import Forbidden, Principal
+from strongroom.service.tokens import Principal
 
 router = APIRouter()
 

@@ -12,19 +12,14 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import PlainTextResponse, Response
 
-from strongroom.archive.errors import ObjectMissing, StrongroomError
+from strongroom.archive.errors import ObjectMissing
 from strongroom.service.auth import Requires
+from strongroom.service.errors import NoSuchProof
 from strongroom.service.routes.answers import Json, node_of
 
 router = APIRouter(tags=["log"])
 
 READERS = Depends(Requires("investigator", "auditor", "admin"))
-
-
-class NoSuchProof(StrongroomError):
-    """A proof was asked for positions that don't fit the log."""
-
-    code = "no-such-proof"
 
 
 @router.get("/v1/checkpoint", summary="The newest signed checkpoint (public)", response_class=PlainTextResponse)

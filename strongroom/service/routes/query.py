@@ -14,11 +14,11 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response, StreamingResponse
 
-from strongroom.archive.errors import StrongroomError
 from strongroom.ingest import receipts
 from strongroom.query.engine import Answer
 from strongroom.service.acts import act
 from strongroom.service.auth import Requires
+from strongroom.service.errors import NotAcceptable, NotSealedYet
 from strongroom.service.node import Node
 from strongroom.service.routes.answers import Json, address_of, node_of
 from strongroom.service.tokens import Principal
@@ -36,18 +36,6 @@ FORMATS = {
 }
 
 READ_YOUR_WRITE_SECONDS = 60.0
-
-
-class NotAcceptable(StrongroomError):
-    """No format among those the client accepts."""
-
-    code = "not-acceptable"
-
-
-class NotSealedInTime(StrongroomError):
-    """The batch a question waits for is durable but not sealed yet."""
-
-    code = "not-sealed-yet"
 
 
 class Question(BaseModel):
@@ -170,7 +158,7 @@ async def _stream(answer: Answer, conclude: Callable[..., None]) -> AsyncIterato
 
 
 async def _see(node: Node, batch_or_receipt: str) -> None:
-    """Wait until a batch is sealed. Raises UnknownBatch, ReceiptInvalid, NotSealedInTime."""
+    """Wait until a batch is sealed. Raises UnknownBatch, ReceiptInvalid, NotSealedYet."""
     batch = batch_or_receipt
     if batch.startswith("strongroom receipt "):
         batch = receipts.verify(batch, [node.identity.receipts_signer.key]).batch
@@ -178,7 +166,7 @@ async def _see(node: Node, batch_or_receipt: str) -> None:
     try:
         await node.intake.wait_sealed(batch, patience)
     except TimeoutError:
-        raise NotSealedInTime(
+        raise NotSealedYet(
             f"batch {batch} was not sealed within {patience:g} seconds", hint="ask again; the batch itself is durable"
         ) from None
 

@@ -1,0 +1,129 @@
+"""What can go wrong between a person or a forwarder and the parts behind.
+
+    StrongroomError
+    └── ServiceError
+        ├── SettingsInvalid         a setting with a value or a name that can't be used
+        ├── StateUnusable           the state folder is damaged, or belongs to another archive
+        ├── AccessError
+        │   ├── Unauthenticated         no token, or none that is known and alive
+        │   ├── Forbidden               a good token, but not for this
+        │   ├── TokensUnavailable       the token store can't be read or written now
+        │   ├── UnknownToken            no token of that id
+        │   └── BadToken                a token can't be made as asked
+        ├── RequestError
+        │   ├── NotAcceptable           no format among those the client accepts
+        │   ├── NoSuchProof             a proof was asked for positions that don't fit the log
+        │   └── NotSealedYet            transient: the batch a question waits for is durable but not sealed
+        └── VerificationError
+            ├── TrustMissing            there is no policy to verify against
+            ├── VerificationBusy        transient: one asked for over HTTP is running
+            └── VerificationFailed      it could not run to its end; nothing is known about the archive
+
+service/problems.py maps every class to a status, service/cli.py all of them to exit code 2.
+"""
+
+from __future__ import annotations
+
+from strongroom.archive.errors import StrongroomError
+
+
+class ServiceError(StrongroomError):
+    """Base of all errors of `service`."""
+
+    code = "service"
+
+
+class SettingsInvalid(ServiceError):
+    """A setting has a value that can't be used, or a name that does not exist."""
+
+    code = "settings"
+
+
+class StateUnusable(ServiceError):
+    """The state folder is damaged, or belongs to another archive."""
+
+    code = "state"
+
+
+class AccessError(ServiceError):
+    """Who asks, and what he may."""
+
+    code = "access"
+
+
+class Unauthenticated(AccessError):
+    """No token, or none that is known and alive."""
+
+    code = "unauthenticated"
+
+
+class Forbidden(AccessError):
+    """A good token, but not for this."""
+
+    code = "forbidden"
+
+
+class TokensUnavailable(AccessError):
+    """The token store can't be read or written now."""
+
+    code = "tokens-unavailable"
+
+
+class UnknownToken(AccessError):
+    """No token of that id."""
+
+    code = "unknown-token"
+
+
+class BadToken(AccessError):
+    """A token can't be made as asked."""
+
+    code = "bad-token"
+
+
+class RequestError(ServiceError):
+    """A request that can't be answered as it is."""
+
+    code = "request"
+
+
+class NotAcceptable(RequestError):
+    """No format among those the client accepts."""
+
+    code = "not-acceptable"
+
+
+class NoSuchProof(RequestError):
+    """A proof was asked for positions that don't fit the log."""
+
+    code = "no-such-proof"
+
+
+class NotSealedYet(RequestError):
+    """The batch a question waits for is durable but not sealed yet."""
+
+    code = "not-sealed-yet"
+
+
+class VerificationError(ServiceError):
+    """A verification that says nothing about the archive."""
+
+    code = "verification"
+
+
+class TrustMissing(VerificationError):
+    """There is no policy to verify against."""
+
+    code = "trust-missing"
+
+
+class VerificationBusy(VerificationError):
+    """A verification asked for over HTTP is running already."""
+
+    code = "verification-busy"
+
+
+class VerificationFailed(VerificationError):
+    """The verification could not run to its end."""
+
+    code = "verification-failed"

@@ -1,0 +1,148 @@
+"""Questions over HTTP, to a real service: formats, snapshots, reading one's own write, and the audit of it all."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+import uuid
+
+import pyarrow as pa
+import pytest
+
+from tests.service.conftest import Service
+from tests.service.test_ingest import push, trail
+
+
+@pytest.mark.parametrize(
+    ("accept", "media"),
+    [
+        ("application/json", "application/json"),
+        ("*/*", "application/json"),
+        ("text/html, application/x-ndjson;q=0.9", "application/x-ndjson"),
+        ("text/csv", "text/csv; charset=utf-8"),
+        ("application/vnd.apache.arrow.stream", "application/vnd.apache.arrow.stream"),
+    ],
+)
+def test_accept_chooses_the_format(service: Service, accept: str, media: str) -> None:
+    body = {"sql": "SELECT 1 AS one, 'two' AS two"}
+    answer = service.call("POST", "/v1/query", json=body, headers={"Accept": accept})
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, media)
+    assert int(answer.headers["Strongroom-Snapshot-Size"]) > 0
+    assert len(answer.headers["Strongroom-Snapshot-Root"]) == 64
+    match media.split(";")[0]:
+        case "application/json":
+            assert answer.json()["rows"] == [[1, "two"]]
+        case "application/x-ndjson":
+            assert [json.loads(line) for line in answer.text.splitlines()] == [{"one": 1, "two": "two"}]
+        case "text/csv":
+            assert list(csv.reader(io.StringIO(answer.text))) == [["one", "two"], ["1", "two"]]
+        case _:
+            assert pa.ipc.open_stream(answer.content).read_all().to_pydict() == {"one": [1], "two": ["two"]}
+
+
+def test_an_unknown_format_is_406(service: Service) -> None:
+    answer = service.call("POST", "/v1/query", json={"sql": "SELECT 1"}, headers={"Accept": "image/png"})
+    assert (answer.status_code, answer.json()["code"]) == (406, "not-acceptable")
+
+
+@pytest.mark.parametrize("as_receipt", [False, True])
+def test_a_question_waits_for_its_own_write(service: Service, as_receipt: bool) -> None:
+    accepted = push(service, "cloudtrail", trail(4))
+    rows = service.rows(
+        "SELECT count(*) FROM cloudtrail WHERE sequence = $sequence",
+        {"sequence": accepted["sequence"]},
+        at_least=accepted["receipt"] if as_receipt else accepted["batch"],
+    )
+    assert rows == [[4]]
+
+
+def test_a_forged_receipt_is_refused(service: Service) -> None:
+    receipt = push(service, "json", b'{"a": 1}')["receipt"].replace("bytes 8", "bytes 9")
+    answer = service.call("POST", "/v1/query", json={"sql": "SELECT 1"}, params={"at_least": receipt})
+    assert (answer.status_code, answer.json()["code"]) == (400, "receipt-invalid")
+
+
+def test_a_snapshot_can_be_asked_again(service: Service) -> None:
+    question = "SELECT count(*) FROM json"
+    first = service.query(question)
+    push(service, "json", b'{"later": true}', params={"wait": "sealed"})
+    body = {"sql": question, "as_of": first["snapshot"]["size"]}
+    again = service.call("POST", "/v1/query", json=body).json()
+    assert (again["rows"], again["snapshot"]) == (first["rows"], first["snapshot"])
+    assert service.rows(question)[0][0] == first["rows"][0][0] + 1
+
+
+def test_a_mistake_is_shown_with_its_place(service: Service) -> None:
+    answer = service.call("POST", "/v1/query", json={"sql": "SELECT 1,\n  nothing FROM cloudtrail"})
+    assert (answer.status_code, answer.json()["code"]) == (400, "query-invalid")
+    assert answer.json()["position"]["line"] == 2
+
+
+@pytest.mark.parametrize("sql", ["COPY (SELECT 1) TO '/tmp/x'", "SELECT * FROM read_text('/etc/passwd')", "SET x = 1"])
+def test_what_is_no_question_is_refused(service: Service, sql: str) -> None:
+    answer = service.call("POST", "/v1/query", json={"sql": sql})
+    assert (answer.status_code, answer.json()["code"]) == (400, "query-refused")
+
+
+def test_a_limit_cuts_and_says_so(service: Service) -> None:
+    answer = service.call("POST", "/v1/query", json={"sql": "SELECT * FROM range(100)", "limit": 7}).json()
+    assert (answer["row_count"], answer["truncated"]) == (7, "rows")
+
+
+def test_the_catalog_shows_what_can_be_asked(service: Service) -> None:
+    tables = {table["name"]: table for table in service.call("GET", "/v1/catalog").json()["tables"]}
+    assert {"cloudtrail", "vpcflow", "guardduty", "securityhub", "events", "entries", "segments"} <= set(tables)
+    assert "event_time" in {column["name"] for column in tables["cloudtrail"]["columns"]}
+
+
+def audited(service: Service, mark: str, expected: int) -> list[list[str]]:
+    """The audit records that mention `mark`, once there are as many as expected."""
+    question = (
+        "SELECT actor, action, outcome, detail FROM audit WHERE contains(detail, $mark) "
+        "AND NOT contains(detail, 'FROM audit') ORDER BY event_time, sequence"
+    )
+    deadline = time.monotonic() + 20
+    while len(rows := service.rows(question, {"mark": mark})) < expected and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return rows
+
+
+def test_every_question_is_audited_before_and_after(service: Service) -> None:
+    mark = uuid.uuid4().hex
+    service.query("SELECT $mark AS mark", {"mark": mark})
+    (started,) = audited(service, mark, 1)
+    assert started[:3] == [started[0], "query", "started"]
+    assert started[0].startswith("test-investigator#")
+    detail = json.loads(started[3])
+    assert (detail["sql"], detail["parameters"]) == ("SELECT $mark AS mark", {"mark": mark})
+    assert detail["snapshot"] > 0
+    _, ended = audited(service, detail["act"], 2)
+    assert ended[2] == "success"
+    assert json.loads(ended[3])["rows"] == 1
+
+
+def test_a_refused_question_is_audited_too(service: Service) -> None:
+    mark = uuid.uuid4().hex
+    service.call("POST", "/v1/query", json={"sql": f"DROP TABLE {mark}"}, params={})
+    detail = json.loads(audited(service, mark, 1)[0][3])
+    outcomes = [row[2] for row in audited(service, detail["act"], 2)]
+    assert outcomes == ["started", "failure"]
+
+
+def test_acts_on_tokens_are_audited_without_secrets(service: Service) -> None:
+    name = f"short-lived-{uuid.uuid4().hex}"
+    made = service.call("POST", "/v1/tokens", json={"role": "auditor", "name": name}).json()
+    assert service.call("DELETE", f"/v1/tokens/{made['id']}").json()["revoked"]["name"] == name
+    assert (
+        service.call("GET", "/v1/status", role=None, headers={"Authorization": f"Bearer {made['token']}"}).status_code
+        == 401
+    )
+    acts = audited(service, name, 3)
+    assert [row[1:3] for row in acts] == [
+        ["token.create", "started"],
+        ["token.create", "success"],
+        ["token.revoke", "success"],
+    ]
+    assert not any(made["token"].split("_", 2)[2] in row[3] for row in acts)
