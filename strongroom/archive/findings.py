@@ -80,6 +80,11 @@ CATALOGUE: Mapping[str, Kind] = {
         "no quorum of the policy's witnesses has cosigned what the log has signed for too long",
         "Check that the witnesses run and reach the log. If one refuses, read its fork report.",
     ),
+    "TIMESTAMP_INVALID": Kind(
+        "critical",
+        "a stored timestamp does not hold for the checkpoint of its size under the verifier's authorities",
+        _STOP,
+    ),
     "TILE_CHANGED": Kind(
         "error",
         "a published tile is not what the entries give: foreign auditors would be misled",

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 
 from strongroom.archive import entry as entries
-from strongroom.archive import layout, note
+from strongroom.archive import layout, note, timestamps
 from strongroom.archive.chain import Chain, Violation
 from strongroom.archive.entry import Entry
 from strongroom.archive.errors import FormatError, ObjectMissing
@@ -108,6 +108,7 @@ class History:
         self._judge_memory(report)
         self._judge_unsigned(report)
         self._judge_witnesses(report)
+        self._judge_timestamps(report)
         report.counts["entries"] = len(self.indices)
         report.size = self.tree.size
         report.root = self.tree.root().hex()
@@ -279,6 +280,27 @@ class History:
         report.findings.append(
             Finding("WITNESS_MISSING", key, f"quorum {policy.quorum}", said, {"size": report.witnessed})
         )
+
+    def _judge_timestamps(self, report: Report) -> None:
+        """Do the stored timestamps hold, and since when is what the log says attested?"""
+        if not self.trust.tsa_roots:
+            return
+        newest: tuple[int, str] | None = None
+        for key in sorted(key for key in self.listed if key.startswith(layout.TIMESTAMPS)):
+            size = layout.size_of_statement(key)
+            if size is None:
+                continue
+            try:
+                checkpoint = self.store.get(layout.checkpoint_key(size))
+                stated = timestamps.verify(self.store.get(key), checkpoint, self.trust.tsa_roots)
+                newest = (size, entries.timestamp(stated))
+            except ObjectMissing:
+                continue  # without its checkpoint a timestamp states nothing; that has a finding of its own
+            except FormatError as error:
+                expected = "a timestamp over the checkpoint"
+                report.findings.append(Finding("TIMESTAMP_INVALID", key, expected, error.message, {"size": size}))
+        if newest is not None:
+            report.notes.append(f"newest timestamp: size {newest[0]} at {newest[1]}")
 
     def _cosigners(self, size: int, report: Report) -> set[str]:
         """Policy names of the witnesses with a valid cosignature over the checkpoint of `size`."""

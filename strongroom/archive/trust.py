@@ -1,10 +1,11 @@
 """The verifier's own ground: whose signatures count, and what it saw last.
 
-Two things, both the verifier's, neither ever taken from the archive that is being checked:
+Three things, all the verifier's, none ever taken from the archive that is being checked:
 
 * the **policy** (archive/policy.py): the log's keys, all of which must sign, and the witnesses that must cosign;
 * the **memory**: the newest checkpoint a sound verification has seen. With it, an archive whose newest entries and
-  checkpoints were cut off is recognised even though what is left is consistent.
+  checkpoints were cut off is recognised even though what is left is consistent;
+* root certificates of **time-stamping authorities**, when timestamps are to count.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+
+from cryptography import x509
 
 from strongroom.archive import durable
 from strongroom.archive.errors import FormatError
@@ -25,6 +28,7 @@ class Trust:
 
     policy: Policy
     memory: Checkpoint | None = None
+    tsa_roots: tuple[x509.Certificate, ...] = ()
 
     @property
     def origin(self) -> str:
