@@ -19,11 +19,14 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from pathlib import Path
 from typing import TypeVar, TypeVarTuple
 
 import pyarrow as pa
 
-WORKER_BYTES = 6 << 30
+WORKER_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * 8 // 10
+"""Most memory a worker may use. A job takes up to 4 times its content for CloudTrail, 13 times for flow logs."""
 DEADLINE_SECONDS = 900
 _WATCH_SECONDS = 0.5
 
@@ -74,6 +77,8 @@ def _prepare(parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what to finish
     os.nice(10)
     resource.setrlimit(resource.RLIMIT_DATA, (WORKER_BYTES, WORKER_BYTES))
+    with suppress(OSError):  # where the kernel has to choose whom to end, let it be a worker and not the parent
+        Path("/proc/self/oom_score_adj").write_text("800")
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
     gc.disable()  # jobs make millions of bytes objects and no cycles; memory is freed by reference counts
