@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import msgspec
 import pyarrow as pa
 
 from strongroom.ingest.sources import fields, jsonsplit, lenient
 from strongroom.ingest.sources.fields import field
-from strongroom.ingest.sources.source import TIME, Contexts, Split
+from strongroom.ingest.sources.source import TEXT, TIME, Contexts, Split
 
 _FIELDS = (
     field("event_time", "time", type=TIME),
@@ -21,7 +22,6 @@ _FIELDS = (
     field("target", "target"),
     field("outcome", "outcome"),
     field("source_address", "address", "detail.address"),
-    field("detail", "detail"),
 )
 
 
@@ -33,7 +33,7 @@ class Audit:
     natural_id: str | None = None
     sort: tuple[str, ...] = ("actor", "event_time")
     summary_columns: tuple[str, ...] = ("actor", "action")
-    schema = fields.schema(_FIELDS)
+    schema = fields.schema(_FIELDS).append(pa.field("detail", TEXT))
 
     events: Mapping[str, str] = {
         "source": "'audit'",
@@ -60,7 +60,9 @@ class Audit:
 
     def derive(self, raw: Sequence[bytes], context: Contexts) -> pa.Table:
         """Columns by path; `detail` as JSON text."""
-        return fields.table(_FIELDS, [lenient.record(r) for r in raw])
+        records = [lenient.record(r) for r in raw]
+        details = [msgspec.json.encode(r["detail"]).decode() if r.get("detail") is not None else None for r in records]
+        return fields.table(_FIELDS, records).append_column("detail", pa.array(details, TEXT))
 
 
 SOURCE = Audit()

@@ -61,6 +61,11 @@ class Tls(msgspec.Struct, gc=False):
     tlsVersion: str | None = None
 
 
+class Insight(msgspec.Struct, gc=False):
+    eventName: str | None = None
+    eventSource: str | None = None
+
+
 class Resource(msgspec.Struct, gc=False):
     ARN: str | None = None
     arn: str | None = None
@@ -92,12 +97,14 @@ class Event(msgspec.Struct, gc=False):
     requestParameters: Request | None = None
     additionalEventData: Additional | None = None
     tlsDetails: Tls | None = None
+    insightDetails: Insight | None = None
     resources: list[Resource] | None = None
 
 
 _DECODER = msgspec.json.Decoder(Event)
 _NOBODY, _NO_SESSION, _NO_ISSUER = Identity(), Session(), Issuer()
 _NO_ATTRIBUTES, _NO_REQUEST, _NO_ADDITIONAL, _NO_TLS = Attributes(), Request(), Additional(), Tls()
+_NO_INSIGHT = Insight()
 
 
 class CloudTrail:
@@ -161,7 +168,7 @@ class CloudTrail:
         "account": "account",
         "region": "region",
         "actor": "coalesce(user_name, session_issuer_name, arn, invoked_by, principal_id)",
-        "action": "concat_ws(':', replace(event_source, '.amazonaws.com', ''), event_name)",
+        "action": "nullif(concat_ws(':', replace(event_source, '.amazonaws.com', ''), event_name), '')",
         "target": "coalesce(resource_arns[1], bucket_name)",
         "source_address": "source_address",
         # A failed console sign-in has a message and no code.
@@ -204,8 +211,8 @@ class CloudTrail:
         columns: dict[str, pa.Array] = {
             "event_time": times.array(occurred),
             "event_id": _texts([e.eventID for e in events]),
-            "event_name": _texts([e.eventName for e in events]),
-            "event_source": _texts([e.eventSource for e in events]),
+            "event_name": _texts([e.eventName or (e.insightDetails or _NO_INSIGHT).eventName for e in events]),
+            "event_source": _texts([e.eventSource or (e.insightDetails or _NO_INSIGHT).eventSource for e in events]),
             "event_type": _texts([e.eventType for e in events]),
             "event_category": _texts([e.eventCategory for e in events]),
             "event_version": _texts([e.eventVersion for e in events]),

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -83,14 +82,14 @@ def _other_case(name: str) -> str:
 
 
 def text(value: Any) -> str | None:
-    """Text, or what JSON would write for it."""
+    """Text, or what JSON would write for a number or a boolean; of an array the first element; of an object nothing."""
     if isinstance(value, str):
         return value or None
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
         return str(value)
-    return msgspec.json.encode(value).decode() if value else None
+    return text(value[0]) if isinstance(value, list) and value else None
 
 
 def _texts(value: Any) -> list[str] | None:

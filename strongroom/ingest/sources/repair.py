@@ -5,13 +5,14 @@ aim, in order: no byte vanishes, no undamaged record is lost, no fragment of a d
 
 How it goes:
 
-    1. Lines that begin with `{` and are sound on their own are *anchors*: records of NDJSON. Nothing between two
-       anchors can reach across one, so damage in NDJSON costs exactly its own lines.
+    1. Lines that begin with `{` and are sound on their own are *anchors*: records of NDJSON. (Unless what stands before
+       or after says that they are elements of an array.) Nothing between two anchors can reach across one, so damage in
+       NDJSON costs its own lines only.
     2. Between anchors, a scanner that knows only strings and brackets proposes where a value ends; what then proves
        sound is a document (pretty-printed or concatenated ones are found this way).
     3. A damaged document that opens a known container is taken apart into its elements by the same means. When damage
-       hides the end of an element, the next one is looked for where `},{` is followed by a key that began an element
-       before: fragments from inside the damaged element do not begin so.
+       hides or moves the end of an element, the next one is looked for where `},{` is followed by a key that began an
+       element before: fragments from inside the damaged element do not begin so.
     4. The rest is broken, cut at line ends (those that a new document could follow) and where `}{` begins a sound one.
 
 Hostile input must not cost quadratic time: all scanning draws on one budget, proportional to the body. When it is used
@@ -35,7 +36,12 @@ _SEPARATORS = re.compile(rb"[\s,]*+")
 _STRUCTURE = re.compile(rb"[\s,\]}]*+")
 _NEXT_PIECE = re.compile(rb"\n(?=[^\s}\],])|\}\s*(?=\{)")
 _NEXT_ELEMENT = re.compile(rb"\}\s*,\s*(?=\{)")
+_AFTER_ELEMENT = re.compile(rb"\s*(?:[{\]]|,\s*[{\]]|,?\s*\Z)")
 _FIRST_KEY = re.compile(rb'\{\s*"[^"\\\n]{1,200}"')
+_PARTNER = {b"}": b"{", b"]": b"["}
+_OPEN = {b"[", b",", b":"}  # what an element of an array, or a member's value, stands behind
+_CLOSE = {b"]", b",", b"}"}
+_LOOKAHEAD = 4
 _BUDGET_FACTOR = 4
 _ANY: msgspec.json.Decoder[Any] = msgspec.json.Decoder(msgspec.Raw)
 _DETAIL = re.compile(r"JSON is malformed: | \(byte \d+\)")  # reasons are to be counted, so they carry no offsets
@@ -68,13 +74,16 @@ class _Repair:
     def _anchors(self) -> Iterator[tuple[int, int]]:
         """Spans of the lines that begin with `{` and are one sound value on their own."""
         at = 0
+        before = b""
         while at < len(self.shape):
             end = self.shape.find(b"\n", at)
             end = len(self.shape) if end < 0 else end
-            if self.shape[at] == OBJECT:
-                value_end = at + len(self.shape[at:end].rstrip())
-                if self._fault(at, value_end) is None:
-                    yield at, value_end
+            line = self.shape[at:end].rstrip()
+            if line.startswith(b"{") and before not in _OPEN and self._fault(at, at + len(line)) is None:
+                after = _end(_SPACE, self.shape, end, len(self.shape))
+                if self.shape[after : after + 1] not in _CLOSE:
+                    yield at, at + len(line)
+            before = line[-1:] or before
             at = end + 1
 
     # ── steps 2 to 4 ──
@@ -84,7 +93,7 @@ class _Repair:
         while not _STRUCTURE.fullmatch(self.shape, at, end):
             at = _end(_SPACE, self.shape, at, end)
             value_end = self._value_end(at, end)
-            if value_end is not None and self._fault(at, value_end) is None:
+            if value_end is not None and self._stands_alone(at, value_end, end):
                 self._document(at, value_end)
                 at = value_end
                 continue
@@ -100,11 +109,16 @@ class _Repair:
                 stop, following = match.start(), candidate
                 break
             value_end = self._value_end(candidate, end)
-            if value_end is not None and self._fault(candidate, value_end) is None:
+            if value_end is not None and self._stands_alone(candidate, value_end, end):
                 stop, following = match.start() + 1, candidate
                 break
         self._broken(at, stop)
         return following
+
+    def _stands_alone(self, at: int, value_end: int, end: int) -> bool:
+        """Is this a sound document, and not the sound beginning of a damaged one?"""
+        follows = self.shape[value_end : min(value_end + 1, end)]
+        return (follows in b"{[" or follows.isspace()) and self._fault(at, value_end) is None
 
     # ── step 3: containers ──
 
@@ -174,13 +188,31 @@ class _Repair:
         """Where the element at `at` ends: by its brackets, else where the next element begins, else at the end."""
         stop = self._value_end(at, end)
         if stop is not None:
-            if self._fault(at, stop) is None:
+            if self._fault(at, stop) is None and _AFTER_ELEMENT.match(self.shape, stop, end):
                 return stop
-            after = _end(_SPACE, self.shape, stop, end)
-            if self.shape[after : after + 1] in (b",", b"]") and self._neighbour(at, stop, begins) is None:
+            if self._neighbour(at, stop, begins) is None and self._plausible(stop, end, begins):
                 return stop
         neighbour = self._neighbour(at, end, begins)
         return at + len(self.shape[at:end].rstrip()) if neighbour is None else neighbour
+
+    def _plausible(self, at: int, end: int, begins: set[bytes]) -> bool:
+        """Can a damaged element end at `at`? Damage to a bracket moves the end; what follows then makes no sense."""
+        for _ in range(_LOOKAHEAD):
+            at = _end(_SPACE, self.shape, at, end)
+            mark = self.shape[at : at + 1]
+            if mark == b"]":
+                return self._neighbour(at, end, begins) is None
+            if mark != b",":
+                return False
+            at = _end(_SPACE, self.shape, at + 1, end)
+            key = _FIRST_KEY.match(self.shape, at, end)
+            if key and key.group() in begins:
+                return True
+            stop = self._value_end(at, end)
+            if stop is None or self._fault(at, stop) is not None:
+                return False
+            at = stop
+        return True
 
     def _neighbour(self, at: int, end: int, begins: set[bytes]) -> int | None:
         """Where the damaged element at `at` stops because something that looks like its neighbour follows."""
@@ -233,15 +265,17 @@ class _Repair:
 
         With a `depth`, `at` lies inside so many open ones, and the outermost is meant.
         """
+        open_ = [b"{"] * depth
         for token in self._tokens(at, end):
             mark = token.group()
             if mark in b"{[":
-                depth += 1
+                open_.append(mark)
             elif mark in b"]}":
-                depth -= 1
-                if depth == 0:
+                if not open_ or open_.pop() != _PARTNER[mark]:
+                    return None
+                if not open_:
                     return token.end()
-            if depth == 0:
+            if not open_:
                 return None  # a string on its own
         return None
 

@@ -30,7 +30,7 @@ _FIELDS = (
     field("title", "Title", "finding_info.title", "finding.title"),
     field("description", "Description", "finding_info.desc", "finding.desc"),
     field("severity", "Severity.Label", "FindingProviderFields.Severity.Label", "severity"),
-    field("severity_score", "Severity.Normalized", "severity_id", type=pa.float64()),
+    field("severity_score", "Severity.Normalized", type=pa.float64()),
     field("created_at", "CreatedAt", "finding_info.created_time", type=TIME),
     field("updated_at", "UpdatedAt", "finding_info.modified_time", "time", type=TIME),
     field("first_observed_at", "FirstObservedAt", "finding_info.first_seen_time", type=TIME),
@@ -78,7 +78,10 @@ class SecurityHub:
         "source_address": "source_address",
         "outcome": """CASE compliance_status WHEN 'PASSED' THEN 'success' WHEN 'Pass' THEN 'success'
             WHEN 'FAILED' THEN 'failure' WHEN 'Fail' THEN 'failure' END""",
-        "severity": "lower(severity)",
+        # Findings of before 2020 have no label; ranges: ASFF, "Severity".
+        "severity": """coalesce(lower(severity), CASE WHEN severity_score >= 90 THEN 'critical'
+            WHEN severity_score >= 70 THEN 'high' WHEN severity_score >= 40 THEN 'medium'
+            WHEN severity_score >= 1 THEN 'low' WHEN severity_score >= 0 THEN 'informational' END)""",
         "event_id": "finding_id",
         "message": "title",
     }

@@ -106,7 +106,7 @@ class VpcFlow:
         "region": "region",
         "actor": "NULL::VARCHAR",
         "action": "CASE WHEN source_address IS NOT NULL THEN 'connect' END",
-        "target": "concat_ws(':', destination_address, destination_port)",
+        "target": "nullif(concat_ws(':', destination_address, destination_port), '')",
         "source_address": "source_address",
         "outcome": "CASE action WHEN 'ACCEPT' THEN 'success' WHEN 'REJECT' THEN 'denied' END",
         "severity": "NULL::VARCHAR",
