@@ -13,10 +13,8 @@ A query occupies its slot until its answer is read to the end, closed, or left u
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +27,10 @@ from strongroom.archive.stores.store import ObjectStore
 from strongroom.query import errors, frames, results, views
 from strongroom.query.cache import SegmentCache
 from strongroom.query.catalog import Catalog, Segment, Snapshot, instant
-from strongroom.query.errors import Position, QueryBusy, QueryError, QueryFailed, QueryOutOfMemory, QueryTimeout
+from strongroom.query.errors import Position, QueryError, QueryFailed, QueryOutOfMemory, QueryTimeout
 from strongroom.query.limits import QueryLimits
 from strongroom.query.pool import Worker, WorkerPool
+from strongroom.query.slots import Slots
 from strongroom.query.views import ViewSource
 
 _ERRORS: Mapping[str, type[QueryError]] = {
@@ -80,7 +79,7 @@ class QueryEngine:
         self._catalog = Catalog(store, log)
         self._cache = SegmentCache(store, directory, max_bytes=self.limits.cache_bytes)
         self._pool = WorkerPool(readable=self._cache.roots, limits=self.limits)
-        self._slots = _Slots(self.limits)
+        self._slots = Slots(self.limits)
 
     async def start(self) -> None:
         """Read the log and start workers. Raises QueryFailed when workers can't run here."""
@@ -342,44 +341,6 @@ class AnswerBody(AsyncIterator[bytes]):
         if self._stall is not None:
             self._stall.cancel()
             self._stall = None
-
-
-class _Slots:
-    """How many queries run at once, in all and of one user."""
-
-    def __init__(self, limits: QueryLimits) -> None:
-        self._limits = limits
-        self._all = asyncio.Semaphore(limits.concurrency)
-        self._users: Counter[str] = Counter()
-
-    async def take(self, user: str) -> contextlib.AbstractContextManager[None]:
-        """Wait for a slot, at most `queue_seconds`. Raises QueryBusy. The slot is free again when the context ends."""
-        if self._users[user] >= self._limits.per_user:
-            raise QueryBusy(
-                f"{self._limits.per_user} queries of this user are running", hint="wait for one of them to end"
-            )
-        self._users[user] += 1
-        try:
-            await asyncio.wait_for(self._all.acquire(), self._limits.queue_seconds)
-        except BaseException as error:
-            self._leave(user)
-            if isinstance(error, TimeoutError):
-                raise QueryBusy(f"{self._limits.concurrency} queries are running", hint="try again soon") from None
-            raise
-        return self._held(user)
-
-    @contextlib.contextmanager
-    def _held(self, user: str) -> Iterator[None]:
-        try:
-            yield
-        finally:
-            self._all.release()
-            self._leave(user)
-
-    def _leave(self, user: str) -> None:
-        self._users[user] -= 1
-        if not self._users[user]:
-            del self._users[user]
 
 
 def _stream(table: pa.Table) -> bytes:

@@ -71,7 +71,9 @@ class Worker:
         self.sandbox: dict[str, str] = {}
         self.served = 0
         self.watch: Watch | None = None
-        self._handle = os.pidfd_open(process.pid)  # a pid can come to mean another process; this can't
+        # A pid can come to mean another process, this can't; None once closed, for its number can.
+        self._handle: int | None = os.pidfd_open(process.pid)
+        self._lock = threading.Lock()
 
     async def send(self, message: frames.Request) -> None:
         """Write one message. Raises QueryFailed when the process is gone."""
@@ -105,11 +107,13 @@ class Worker:
 
     def kill(self) -> None:
         """SIGKILL, from any thread, any number of times."""
-        with contextlib.suppress(OSError):
-            signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+        with self._lock:
+            if self._handle is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(self._handle, signal.SIGKILL)
 
     async def ended(self) -> None:
-        """Kill the process and wait until it is reaped."""
+        """Kill the process and wait until it is reaped. Any number of times."""
         self.kill()
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -119,7 +123,10 @@ class Worker:
             while await self.process.stdout.read(1 << 16):
                 pass
         await self.process.wait()
-        os.close(self._handle)
+        with self._lock:
+            handle, self._handle = self._handle, None
+        if handle is not None:
+            os.close(handle)
 
 
 class WorkerPool:

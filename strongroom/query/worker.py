@@ -123,7 +123,6 @@ def open_database(settings: Settings) -> duckdb.DuckDBPyConnection:
         },
     )
     database.execute("SET TimeZone = 'UTC'")
-    database.execute("SET parquet_metadata_cache = true")  # views are bound several times; the files do not change
     return database
 
 
