@@ -1,9 +1,10 @@
 """What sealing is held against: the same files, the same columns, by plain pyarrow, and keeping no proof of anything.
 
 `columns` is what a careful engineer writes in an afternoon: decompress, `pyarrow.json` or `pyarrow.csv` with an
-explicit schema of the fields that Strongroom makes columns of, one Parquet file, zstd level 3, the same row groups. It
-keeps no record's exact bytes. `columns_and_raw` keeps them too, beside the columns, which is the nearest thing to the same work.
-`gunzip` only decompresses, with the library that Strongroom uses: nothing that reads these files can be faster.
+explicit schema of the fields that Strongroom makes columns of, one Parquet file, zstd level 3, the same row groups.
+It keeps no record's exact bytes. `columns_and_raw` keeps them too, beside the columns, which is the nearest thing to
+the same work. `gunzip` only decompresses, with the library that Strongroom uses: nothing that reads these files can be
+faster.
 
 All use one thread. None checks, sorts, splits by date, hashes, reads back or syncs.
 """
@@ -11,6 +12,7 @@ All use one thread. None checks, sorts, splits by date, hashes, reads back or sy
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from isal import isal_zlib
 from pyarrow import csv, json
+
+from bench.measure import Runs
 
 _ROW_GROUP = 65_536
 _GZIP = 31
@@ -68,22 +72,22 @@ Outcome = tuple[int, int]
 """Records written and bytes of the Parquet file."""
 
 
-def columns(source: str, files: Sequence[Path], target: Path) -> Callable[[], Outcome]:
+def columns(source: str, files: Sequence[Path], target: Path) -> Runs:
     """Typed columns only."""
     read = {"cloudtrail": _events, "vpcflow": _flows}[source]
     return _writing(read, files, target)
 
 
-def columns_and_raw(source: str, files: Sequence[Path], target: Path) -> Callable[[], Outcome]:
+def columns_and_raw(source: str, files: Sequence[Path], target: Path) -> Runs:
     """Typed columns, and each record's exact bytes."""
     read = {"cloudtrail": _events_and_raw, "vpcflow": _flows_and_raw}[source]
     return _writing(read, files, target)
 
 
-def gunzip(files: Sequence[Path]) -> Callable[[], int]:
+def gunzip(files: Sequence[Path]) -> Runs:
     """Decompressing alone; gives the decoded bytes."""
     bodies = _bodies(files)
-    return lambda: sum(len(isal_zlib.decompress(body, wbits=_GZIP)) for body in bodies)
+    return repeat(lambda: sum(len(isal_zlib.decompress(body, wbits=_GZIP)) for body in bodies))
 
 
 def _bodies(files: Sequence[Path]) -> list[bytes]:
@@ -92,7 +96,7 @@ def _bodies(files: Sequence[Path]) -> list[bytes]:
     return [file.read_bytes() for file in files]
 
 
-def _writing(read: Callable[[bytes], pa.Table], files: Sequence[Path], target: Path) -> Callable[[], Outcome]:
+def _writing(read: Callable[[bytes], pa.Table], files: Sequence[Path], target: Path) -> Runs:
     bodies = _bodies(files)
 
     def run() -> Outcome:
@@ -101,7 +105,7 @@ def _writing(read: Callable[[bytes], pa.Table], files: Sequence[Path], target: P
         pq.write_table(table, target, compression="zstd", compression_level=3, row_group_size=_ROW_GROUP)
         return table.num_rows, target.stat().st_size
 
-    return run
+    return repeat(run)
 
 
 def _events(content: bytes) -> pa.Table:

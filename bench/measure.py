@@ -22,14 +22,16 @@ import resource
 import statistics
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
 
-Prepare = Callable[..., Callable[[], Any]]
-"""Called once in the contestant's process with its arguments; gives the function to be timed, again and again."""
+Runs = Iterator[Callable[[], Any]]
+Prepare = Callable[..., Runs]
+"""Called once in the contestant's process with its arguments. Each round takes the next run from the iterator, which is
+not timed and may prepare or clear away, and calls it, which is. At the end the iterator is closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +175,8 @@ def _live(pipe: Connection, contestant: Contestant) -> None:
         if contestant.core is not None:
             os.sched_setaffinity(0, {contestant.core})
         gc.disable()
-        run = contestant.prepare(*contestant.arguments)
+        runs = contestant.prepare(*contestant.arguments)
+        run = next(runs)
         pipe.send(("ready", None))
         while pipe.recv() == "play":
             gc.collect()
@@ -181,6 +184,9 @@ def _live(pipe: Connection, contestant: Contestant) -> None:
             result = run()
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
             pipe.send(("played", (wall, cpu, result)))
+            run = next(runs)
+        if isinstance(runs, Generator):
+            runs.close()
         pipe.send(("finished", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024))
     except EOFError:
         return  # the contest was broken off

@@ -41,6 +41,8 @@ class Row:
     unit: str
     ratios: tuple[Ratio, ...] = ()
     note: str = ""
+    share: float | None = None
+    """Of the section's whole, 0 … 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +78,10 @@ def show(sections: Sequence[Section], console: Console) -> None:
         for row in section.rows:
             figure = row.figure
             spread = "" if figure.low == figure.high else f"{_number(figure.low)} … {_number(figure.high)}"
+            if row.share is not None:
+                spread = f"{row.share:.0%}"
             against = "\n".join(f"×{ratio.value:.2f} {ratio.against}" for ratio in row.ratios)
-            what = f"{row.what}\n[dim]{row.note}[/]" if row.note else row.what
+            what = f"  {row.what}\n  [dim]{row.note}[/]" if row.note else f"  {row.what}"
             table.add_row(what, _number(figure.median), spread, row.unit, against)
     console.print(table)
 

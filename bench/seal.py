@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import repeat
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,7 +18,7 @@ from isal import isal_zlib
 
 from bench import baselines
 from bench.generate import Kind
-from bench.measure import Contestant, Sample, Spread, contest, cores
+from bench.measure import Contestant, Runs, Sample, Spread, contest, cores
 from bench.report import Ratio, Row, Section
 from strongroom.ingest.build import Job, build
 from strongroom.ingest.cuts import new_cut
@@ -80,7 +81,7 @@ def spooled(source: str, files: Sequence[Path], folder: Path) -> list[Job]:
     return jobs
 
 
-def sealing(source: str, files: Sequence[Path], folder: Path) -> Callable[[], Sealed]:
+def sealing(source: str, files: Sequence[Path], folder: Path) -> Runs:
     """The sealer's own build function, over all cuts."""
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
@@ -94,7 +95,7 @@ def sealing(source: str, files: Sequence[Path], folder: Path) -> Callable[[], Se
             bytes=sum(item.facts.bytes for cut in built for item in cut.segments),
         )
 
-    return run
+    return repeat(run)
 
 
 def measure(

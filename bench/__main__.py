@@ -1,0 +1,99 @@
+"""`make bench [SCALE=1] [ROUNDS=5]`: generate, measure everything, print one table, write bench/results.json.
+
+SCALE multiplies the 100,000 CloudTrail events and 500,000 flow lines; ONLY names the parts to run, separated by commas.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from bench import acknowledge, ask, generate, pipeline, report, seal, service, stages
+from bench.generate import DataSet
+from bench.report import Section
+
+EVENTS, FLOWS, SEED = 100_000, 500_000, 7
+PARTS = ("acknowledge", "seal", "stages", "pipeline", "ask", "small")
+_HERE = Path(__file__).parent
+_WIDTH = 130
+
+
+def main() -> int:
+    scale, rounds = float(os.environ.get("SCALE", "1")), int(os.environ.get("ROUNDS", "5"))
+    only = [part for part in os.environ.get("ONLY", "").split(",") if part] or list(PARTS)
+    if unknown := set(only) - set(PARTS):
+        print(f"bench: no such part: {', '.join(sorted(unknown))}; there is {', '.join(PARTS)}", file=sys.stderr)
+        return 2
+    events, flows = int(EVENTS * scale), int(FLOWS * scale)
+    screen, begun = Console(), time.monotonic()
+    if not screen.is_terminal:
+        screen.width = _WIDTH
+    with _status() as progress, _scratch() as scratch:
+        progress("generating logs")
+        data = generate.data_set(_HERE / "data" / f"scale-{scale:g}", events=events, flows_=flows, seed=SEED)
+        sections = list(_sections(data, scratch, rounds, only, progress))
+    report.show(sections, screen)
+    settings = {"events": events, "flows": flows, "seed": SEED, "rounds": rounds, "parts": only}
+    report.save(sections, settings, _HERE / "results.json")
+    described = ", ".join(f"{name} {value}" for name, value in report.machine().items())
+    screen.print(f"{time.monotonic() - begun:.0f} s; {described}; all rounds in bench/results.json", style="dim")
+    return 0
+
+
+def _sections(
+    data: DataSet, scratch: Path, rounds: int, only: list[str], progress: Callable[[str], None]
+) -> Iterator[Section]:
+    kinds = (
+        ("cloudtrail", data.cloudtrail, data.truth.cloudtrail),
+        ("vpcflow", data.vpcflow, data.truth.vpcflow),
+    )
+    if "acknowledge" in only:
+        yield acknowledge.measure(data.cloudtrail, data.truth.cloudtrail, scratch / "acknowledge", rounds, progress)
+    for name, files, kind in kinds:
+        if "seal" in only:
+            yield seal.measure(name, files, kind, scratch / f"seal-{name}", rounds, progress)
+        if "stages" in only:
+            yield stages.measure(name, files, kind.records, scratch / f"stages-{name}", progress)
+    if "pipeline" in only:
+        yield pipeline.measure(kinds, scratch / "pipeline", rounds, progress)
+    if "ask" in only or "small" in only:
+        progress("building the archive to ask")
+        archive = scratch / "ask"
+        summary = service.ingest([data.folder / "cloudtrail", data.folder / "vpcflow"], archive)
+        if summary["accepted"] != data.truth.cloudtrail.records + data.truth.vpcflow.records:
+            raise RuntimeError(f"the archive to ask lacks records: {summary}")
+        if "ask" in only:
+            yield ask.measure(data, archive, rounds, progress)
+        if "small" in only:
+            yield ask.measure_small(archive, rounds, progress)
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A folder on the repository's disk (a memory file system would make syncing free), emptied before and after."""
+    folder = _HERE / "data" / "scratch"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _status() -> Iterator[Callable[[str], None]]:
+    """What is running now, on a terminal."""
+    screen = Console(stderr=True)
+    with screen.status("starting") as status:
+        yield (lambda what: status.update(what)) if screen.is_terminal else (lambda what: None)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
