@@ -69,7 +69,7 @@ def segment_key(source: str, day: date, writer: str, epoch: int, first: int, las
     that object turns out to hold something else.
     """
     suffix = f"-r{retry}" if retry else ""
-    return f"{SEGMENTS}source={source}/date={day:%Y-%m-%d}/{writer}-{epoch}-{first:020d}-{last:020d}{suffix}.parquet"
+    return f"{SEGMENTS}source={source}/date={day.isoformat()}/{writer}-{epoch}-{first:020d}-{last:020d}{suffix}.parquet"
 
 
 def details_key(writer: str, epoch: int, first: int, last: int, part: int = 1, retry: int = 0) -> str:

@@ -14,7 +14,7 @@ Everything but `raw` is derived; only `raw` is evidence.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +23,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from strongroom.archive.errors import FormatError
-from strongroom.archive.merkle import Tree, root_of
+from strongroom.archive.merkle import Tree, leaf_hash, root_of
 
 FORMAT = "strongroom/segment/1"
 ROW_GROUP = 65_536
 NONCE_BYTES = 16
 SECRET_BYTES = 32
+RUN = 4_096  # records that a reader of single records holds at once
 
 UNIVERSAL = pa.schema(
     [
@@ -144,6 +145,39 @@ def prove(path: Path, row: int) -> RecordProof:
         above = Tree(roots).inclusion_proof(group, len(roots))
         nonce = _nonces(secret, group, offset + 1)[-NONCE_BYTES:]
         return RecordProof(raw, nonce, row, records, (*inside, *above), root_of(roots))
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Consecutive records of one row group with their nonces and leaf hashes; `start` is the row of the first one."""
+
+    start: int
+    raws: list[bytes]
+    nonces: list[bytes]
+    leaves: list[bytes]
+
+
+def runs(path: Path, groups: Iterable[int]) -> Iterator[Run]:
+    """The records of the named row groups, in order, in runs short enough to hold in memory.
+
+    Reads nothing of other row groups, checks nothing against an entry. Raises FormatError when the file is damaged.
+    """
+    with _readable(path) as file:
+        secret = secret_of(file)
+        for group in groups:
+            if not 0 <= group < file.metadata.num_row_groups:
+                raise FormatError(f"segment: no row group {group}")
+            blob = _nonces(secret, group, file.metadata.row_group(group).num_rows)
+            start = group * ROW_GROUP
+            for batch in file.iter_batches(RUN, row_groups=[group], columns=["raw"]):
+                raws = batch.column("raw").to_pylist()
+                places = range(start % ROW_GROUP * NONCE_BYTES, len(blob), NONCE_BYTES)
+                nonces = [blob[place : place + NONCE_BYTES] for place, _ in zip(places, raws, strict=False)]
+                if None in raws or len(nonces) != len(raws):
+                    raise FormatError(f"segment: row group {group} has a row without a record")
+                leaves = [leaf_hash(nonce + raw) for nonce, raw in zip(nonces, raws, strict=True)]
+                yield Run(start, raws, nonces, leaves)
+                start += len(raws)
 
 
 def secret_of(file: pq.ParquetFile) -> bytes:

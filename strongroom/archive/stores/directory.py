@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from strongroom.archive import durable
 from strongroom.archive.errors import FormatError, ObjectExists, ObjectMissing, StoreUnavailable
 from strongroom.archive.stores.store import ObjectInfo
 
@@ -48,8 +49,10 @@ class DirectoryStore:
             with self._staged(content) as staged:
                 os.link(staged, target)
                 size = target.stat().st_size
-            _sync_folder(target.parent)
+            durable.sync_folder(target.parent)
         except FileExistsError:
+            # Whoever adopts the object relies on its name, which its creator may not have made durable before a crash.
+            durable.sync_folder(target.parent)
             raise ObjectExists(f"{key} exists") from None
         except OSError as error:
             raise StoreUnavailable(
@@ -122,7 +125,7 @@ class DirectoryStore:
         missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
         for parent in reversed(missing):
             parent.mkdir(mode=0o750, exist_ok=True)
-            _sync_folder(parent.parent)
+            durable.sync_folder(parent.parent)
 
 
 @contextlib.contextmanager
@@ -143,10 +146,3 @@ def _make_durable(path: Path) -> None:
     finally:
         os.close(descriptor)
 
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
