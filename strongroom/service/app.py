@@ -55,7 +55,26 @@ def create_app(node: Node) -> FastAPI:
     app.add_middleware(Drain, cap=node.settings.max_body_bytes)
     app.add_middleware(Measured, metrics=node.metrics)
     auth.refuse_unguarded(app, PUBLIC | API_PAGE)
+    _describe_problems(app)
     return app
+
+
+def _describe_problems(app: FastAPI) -> None:
+    """Every error of every operation is a problem; the 422 that FastAPI would describe never leaves this service."""
+    generate = app.openapi
+
+    def described() -> dict[str, Any]:
+        schema = generate()
+        for operations in schema["paths"].values():
+            for operation in operations.values():
+                operation["responses"].pop("422", None)
+                operation["responses"]["default"] = {
+                    "description": "A problem (RFC 9457); docs/http.md lists every code",
+                    "content": {problems.MEDIA_TYPE: {"schema": problems.SCHEMA}},
+                }
+        return schema
+
+    app.openapi = described  # type: ignore[method-assign]
 
 
 def _operation_id(route: APIRoute) -> str:

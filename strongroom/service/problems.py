@@ -33,6 +33,14 @@ from strongroom.service import errors as service
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
 
+# For the API page.
+SCHEMA: Mapping[str, Any] = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail", "code"],
+    "properties": {name: {"type": "string"} for name in ("type", "title", "detail", "code", "hint", "instance")}
+    | {"status": {"type": "integer"}},
+}
+
 log = structlog.get_logger(__name__)
 
 # Error class -> status and title. The nearest class in a raised error's ancestry counts.

@@ -116,7 +116,7 @@ async def ingest(
     ] = None,
     name: Annotated[str, Query(description="File or object name, kept with the batch.", max_length=1024)] = "",
     idempotency_key: Annotated[
-        str | None, Header(description="The same key again is answered as a duplicate, whatever the body.")
+        str | None, Header(description="The same key with the same content again is answered as a duplicate.")
     ] = None,
     content_encoding: Annotated[
         str, Header(description="gzip, zstd or identity. Absent: recognised by the first bytes.")
