@@ -73,7 +73,10 @@ class Source(Protocol):
     summary_columns: tuple[str, ...]
     """String columns whose smallest and largest value per segment are worth a place in the catalogue."""
     events: Mapping[str, str]
-    """Normalised column → DuckDB expression over this source's columns, for the view `events`; empty: not in it."""
+    """Normalised column → DuckDB expression over this source's columns and `raw` (as text), for the view `events`.
+
+    Empty: not part of it. All are VARCHAR but event_time.
+    """
 
     def recognise(self, head: bytes) -> bool:
         """Does a body that begins with `head` (at most 64 KiB, decoded) look like this source?"""

@@ -50,7 +50,7 @@ class Text:
         "outcome": "NULL::VARCHAR",
         "severity": "severity",
         "event_id": "NULL::VARCHAR",
-        # A line that is not UTF-8 is shown with its odd bytes escaped.
+        # As its view shows it: text, in which bytes that are no UTF-8 are escaped.
         "message": "raw",
     }
 
