@@ -1,5 +1,6 @@
 """The store contract, held against every store."""
 
+import errno
 import os
 import threading
 from pathlib import Path
@@ -84,3 +85,21 @@ def test_directory_objects_are_read_only_and_no_residue_stays(tmp_path: Path) ->
     assert os.listdir(tmp_path / "store/.tmp") == []
     with pytest.raises(StoreUnavailable):
         DirectoryStore(tmp_path / "nowhere")
+
+
+def test_a_file_from_another_mount_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two volumes of one container may lie on one device and still refuse link(2) between them."""
+    store = DirectoryStore(tmp_path / "store", create=True)
+    spooled = tmp_path / "spooled"
+    spooled.write_bytes(b"segment")
+    link = os.link
+
+    def across_mounts(origin: Path, target: Path) -> None:
+        if store.root not in Path(origin).parents:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        link(origin, target)
+
+    monkeypatch.setattr(os, "link", across_mounts)
+    store.create("a/b", spooled)
+    assert store.get("a/b") == b"segment"
+    assert list((store.root / ".tmp").iterdir()) == []

@@ -10,10 +10,11 @@ This store makes tampering evident, not impossible: whoever administers the mach
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,19 +104,15 @@ class DirectoryStore:
     @contextlib.contextmanager
     def _staged(self, content: bytes | Path) -> Iterator[Path]:
         """A durable, read-only file with `content`, in the store's file system; gone afterwards."""
-        if isinstance(content, Path) and content.stat().st_dev == self.root.stat().st_dev:
-            _make_durable(content)
-            yield content
-            return
-        descriptor, name = tempfile.mkstemp(dir=self.root / _TEMPORARY)
-        staged = Path(name)
+        staged = self.root / _TEMPORARY / secrets.token_hex(12)
         try:
-            with os.fdopen(descriptor, "wb") as file:
-                if isinstance(content, Path):
-                    with content.open("rb") as origin:
-                        shutil.copyfileobj(origin, file, 1 << 20)
-                else:
-                    file.write(content)
+            if not (isinstance(content, Path) and _linked(content, staged)):
+                with staged.open("xb") as file:
+                    if isinstance(content, Path):
+                        with content.open("rb") as origin:
+                            shutil.copyfileobj(origin, file, 1 << 20)
+                    else:
+                        file.write(content)
             _make_durable(staged)
             yield staged
         finally:
@@ -126,6 +123,21 @@ class DirectoryStore:
         for parent in reversed(missing):
             parent.mkdir(mode=0o750, exist_ok=True)
             durable.sync_folder(parent.parent)
+
+
+def _linked(content: Path, staged: Path) -> bool:
+    """Whether `content` got the second name `staged`.
+
+    It can't across file systems, nor across two mounts of one file system (two container volumes), nor for a file of
+    somebody else's.
+    """
+    try:
+        os.link(content, staged)
+    except OSError as error:
+        if error.errno in (errno.EXDEV, errno.EPERM, errno.EMLINK):
+            return False
+        raise
+    return True
 
 
 @contextlib.contextmanager
@@ -145,4 +157,3 @@ def _make_durable(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
