@@ -2,15 +2,16 @@
 # Build:  docker build -t strongroom .
 # Run:    see deploy/compose.yaml
 
-ARG PYTHON=3.12-slim-bookworm
+# Any image with Python 3.11 to 3.13 will do.
+ARG BASE=docker.io/library/python:3.12-slim-bookworm
 
-FROM python:${PYTHON} AS build
+FROM ${BASE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
 # The dependencies are a layer of their own: a change of the code does not install them again.
 COPY constraints.txt pyproject.toml ./
-RUN python -m venv /opt/strongroom \
- && python -c "import tomllib; print('\n'.join(tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies']))" \
+RUN python3 -m venv /opt/strongroom \
+ && /opt/strongroom/bin/python -c "import tomllib; print('\n'.join(tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies']))" \
     > /tmp/requirements.txt \
  && /opt/strongroom/bin/pip install -c constraints.txt -r /tmp/requirements.txt
 COPY README.md LICENSE ./
@@ -18,7 +19,7 @@ COPY strongroom ./strongroom
 RUN /opt/strongroom/bin/pip install -c constraints.txt --no-deps . \
  && /opt/strongroom/bin/strongroom --version
 
-FROM python:${PYTHON}
+FROM ${BASE}
 LABEL org.opencontainers.image.title="Strongroom" \
       org.opencontainers.image.description="A log archive that can prove its contents" \
       org.opencontainers.image.licenses="Apache-2.0"
