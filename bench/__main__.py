@@ -1,4 +1,4 @@
-"""`make bench [SCALE=1] [ROUNDS=5]`: generate, measure everything, print one table, write bench/results.json.
+"""`make bench [SCALE=1] [ROUNDS=3]`: generate, measure everything, print one table, write bench/results.json.
 
 SCALE multiplies the 100,000 CloudTrail events and 500,000 flow lines; ONLY names the parts to run, separated by commas.
 """
@@ -26,7 +26,7 @@ _WIDTH = 130
 
 
 def main() -> int:
-    scale, rounds = float(os.environ.get("SCALE", "1")), int(os.environ.get("ROUNDS", "5"))
+    scale, rounds = float(os.environ.get("SCALE", "1")), int(os.environ.get("ROUNDS", "3"))
     only = [part for part in os.environ.get("ONLY", "").split(",") if part] or list(PARTS)
     if unknown := set(only) - set(PARTS):
         print(f"bench: no such part: {', '.join(sorted(unknown))}; there is {', '.join(PARTS)}", file=sys.stderr)
