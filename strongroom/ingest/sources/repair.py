@@ -105,9 +105,10 @@ class _Repair:
         stop = following = end
         for match in _NEXT_PIECE.finditer(self.shape, at + 1, end):
             candidate = match.end()
-            if self.shape[match.start()] != OBJECT and match.group().startswith(b"\n"):
+            if match.group() == b"\n":
                 stop, following = match.start(), candidate
                 break
+            # `}{` may stand in a string of the damaged document: only a sound document ends the piece.
             value_end = self._value_end(candidate, end)
             if value_end is not None and self._stands_alone(candidate, value_end, end):
                 stop, following = match.start() + 1, candidate
