@@ -18,7 +18,7 @@ from strongroom.service import auth, problems
 from strongroom.service.drain import Drain
 from strongroom.service.metrics import Measured
 from strongroom.service.node import Node
-from strongroom.service.routes import admin, ingest, log, probes, query
+from strongroom.service.routes import admin, ingest, log, probes, query, tlog
 
 DESCRIPTION = """\
 A log archive that can prove its contents. Push logs, ask in SQL, verify.
@@ -28,7 +28,12 @@ Press **Authorize** and paste a token (`strongroom token create` makes one). Eve
 """
 
 # Everything else needs a token.
-PUBLIC = frozenset({"/healthz", "/readyz", "/v1/checkpoint"})
+PUBLIC = frozenset(
+    {
+        *("/healthz", "/readyz", "/v1/checkpoint"),
+        *("/tlog/checkpoint", "/tlog/tile/{path:path}", "/tlog/submission", "/tlog/cosignatures"),
+    }
+)
 API_PAGE = frozenset({"/docs", "/docs/oauth2-redirect", "/openapi.json", "/static-offline-docs"})
 
 
@@ -48,7 +53,7 @@ def create_app(node: Node) -> FastAPI:
         **pages,
     )
     app.state.node = node
-    for router in (ingest.router, query.router, log.router, admin.router, probes.router):
+    for router in (ingest.router, query.router, log.router, tlog.router, admin.router, probes.router):
         app.include_router(router)
     problems.install(app)
     app.add_middleware(problems.LastResort)

@@ -24,7 +24,7 @@ from rich.table import Table
 from strongroom import __version__
 from strongroom.archive.errors import StrongroomError
 from strongroom.archive.findings import Level, Report
-from strongroom.service import acts, settings, tokens
+from strongroom.service import acts, settings, tokens, witness_cli
 from strongroom.service.display import printable
 from strongroom.service.errors import Forbidden
 from strongroom.service.settings import Settings
@@ -40,6 +40,7 @@ app = typer.Typer(
 )
 token_app = typer.Typer(help="Bearer tokens: who may push, ask, verify.", no_args_is_help=True)
 app.add_typer(token_app, name="token")
+app.add_typer(witness_cli.app, name="witness")
 
 screen = Console(soft_wrap=True)
 progress_screen = Console(stderr=True)

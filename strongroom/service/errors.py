@@ -13,6 +13,7 @@
         ├── RequestError
         │   ├── NotAcceptable           no format among those the client accepts
         │   ├── NoSuchProof             a proof was asked for positions that don't fit the log
+        │   ├── CosignatureRefused      no valid cosignature by a witness of the log's policy
         │   └── NotSealedYet            transient: the batch a question waits for is durable but not sealed
         └── VerificationError
             ├── TrustMissing            there is no policy to verify against
@@ -97,6 +98,12 @@ class NoSuchProof(RequestError):
     """A proof was asked for positions that don't fit the log."""
 
     code = "no-such-proof"
+
+
+class CosignatureRefused(RequestError):
+    """What was left, or what a witness answered, is no valid cosignature by a witness of the log's policy."""
+
+    code = "cosignature-refused"
 
 
 class NotSealedYet(RequestError):

@@ -32,6 +32,7 @@ from strongroom.query.engine import QueryEngine
 from strongroom.query.limits import QueryLimits
 from strongroom.query.views import ViewSource
 from strongroom.service.audit import Audit
+from strongroom.service.cosigning import Cosigning
 from strongroom.service.locks import exclusive
 from strongroom.service.metrics import Metrics
 from strongroom.service.settings import Settings
@@ -110,10 +111,11 @@ class Node:
         self.tokens = TokenStore(self.writer.state.tokens)
         self.tokens.initialise()
         self.engine = query_engine(settings, self.store, self.log, self.writer.state.query)
+        self.cosigning = Cosigning(self.store, self.log, self.writer.state.policy, settings.cosign_seconds)
         self.verifier = Verifier(self.store.root, self.writer.state.policy, settings.verify_seconds)
         self.metrics = Metrics(self._numbers)
         self._started: datetime | None = None
-        self._follower: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Begin to work; when it returns, deliveries are accepted and questions answered."""
@@ -123,16 +125,15 @@ class Node:
         except BaseException:
             await self.stop()
             raise
-        self._follower = asyncio.create_task(self._follow())
+        self._tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self.cosigning.run())]
         self._started = datetime.now(UTC)
 
     async def stop(self) -> None:
         """Stop taking work, seal what is spooled, and release everything."""
         self._started = None
-        if self._follower is not None:
-            self._follower.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._follower
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.engine.stop()
         await self.writer.stop()
 
@@ -155,6 +156,7 @@ class Node:
             "store": self.store.description,
             "log": {"size": self.log.size, "root": self.log.root().hex()},
             "checkpoint": {"size": signed.size, "root": signed.root.hex()} if signed else None,
+            "witnesses": {name: asdict(standing) for name, standing in self.cosigning.standings.items()},
             "counters": asdict(self.intake.counters()),
             "oldest_pending_seconds": round(self.intake.oldest_pending_seconds, 3),
             "problem": str(self.intake.problem) if self.intake.problem else None,

@@ -72,6 +72,7 @@ STATUS: dict[type[archive.StrongroomError], tuple[int, str]] = {
     service.BadToken: (400, "No such token can be made"),
     service.NotAcceptable: (406, "No such format"),
     service.NoSuchProof: (400, "No such proof"),
+    service.CosignatureRefused: (400, "No cosignature of a known witness"),
 }
 
 

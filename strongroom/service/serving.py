@@ -24,7 +24,7 @@ def serve(settings: Settings) -> None:
     logs.configure(settings.log_format, settings.log_level)
     for name in unknown_variables():
         log.warning("no such setting", variable=name)
-    listener = _bind(settings)
+    listener = bind(settings.listen)
     node = Node(settings)
     _introduce(node)
     config = uvicorn.Config(
@@ -75,14 +75,16 @@ def url_of(settings: Settings, port: int) -> str:
     return f"{'https' if settings.tls_certificate else 'http'}://{host}:{port}"
 
 
-def _bind(settings: Settings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+def bind(listen: str) -> socket.socket:
+    """A socket bound to `<host>:<port>`, not listening yet. Raises OSError naming the address."""
+    host, _, port = listen.rpartition(":")
+    host = host.strip("[]")
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((settings.host, settings.port))
+        listener.bind((host, int(port)))
     except OSError as error:
-        raise OSError(f"can't listen on {settings.listen}: {error.strerror}") from None
+        raise OSError(f"can't listen on {listen}: {error.strerror}") from None
     return listener
 
 

@@ -29,6 +29,8 @@ GIB = 1 << 30
 # Read by the command line and by tests, not settings of a node.
 NOT_SETTINGS = frozenset({"CONFIG", "SHARED"})
 
+ADDRESS = re.compile(r"\S+:[0-9]{1,5}")
+
 Bytes = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
 
@@ -85,6 +87,9 @@ class Settings(BaseSettings):
     query_rows: int = Field(1_000_000, ge=1, description="Most rows one answer carries.")
     query_answer_bytes: Bytes = Field(256 * MIB, description="Most bytes one answer carries.")
     cache_bytes: Bytes = Field(10 * GIB, description="Verified local copies of segments kept from a remote store.")
+    cosign_seconds: Seconds = Field(
+        10.0, description="How often new checkpoints are sent to the policy's witnesses that have an address."
+    )
     verify_seconds: Seconds = Field(3600.0, description="A verification asked over HTTP that runs longer is killed.")
 
     @field_validator("origin")
@@ -105,8 +110,8 @@ class Settings(BaseSettings):
     @field_validator("listen")
     @classmethod
     def _listen_is_an_address(cls, value: str) -> str:
-        host, _, port = value.rpartition(":")
-        if not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+        port = value.rpartition(":")[2]
+        if not ADDRESS.fullmatch(value) or int(port) > 65_535:
             raise ValueError("must be <host>:<port>, such as 127.0.0.1:8420 or [::1]:8420")
         return value
 

@@ -28,6 +28,7 @@ RULES: dict[tuple[str, str], set[str]] = {
     ("GET", "/v1/entries/{index}"): READERS,
     ("GET", "/v1/proofs/inclusion"): READERS,
     ("GET", "/v1/proofs/consistency"): READERS,
+    ("GET", "/tlog/tile/entries/{path:path}"): READERS,
     ("GET", "/v1/status"): READERS,
     ("POST", "/v1/verify"): {"auditor", "admin"},
     ("GET", "/v1/tokens"): {"admin"},
@@ -36,7 +37,13 @@ RULES: dict[tuple[str, str], set[str]] = {
     ("GET", "/metrics"): {"auditor", "admin"},
 }
 # Chosen so that whoever is let in does no harm and the request ends quickly.
-FILLED = {"{source}": "no_such_source", "{batch}": "0" * 64, "{index}": "0", "{token_id}": "ffffffff"}
+FILLED = {
+    "{source}": "no_such_source",
+    "{batch}": "0" * 64,
+    "{index}": "0",
+    "{token_id}": "ffffffff",
+    "{path:path}": "000.p/1",
+}
 QUERIES = {"/v1/proofs/inclusion": "?entry=0", "/v1/proofs/consistency": "?old=1", "/v1/verify": "?level=none"}
 
 
@@ -78,8 +85,12 @@ def test_each_role_is_let_in_or_refused(service: Service, method: str, path: str
 
 
 def test_public_paths_need_no_token(service: Service) -> None:
-    for path in (*PUBLIC, "/docs", "/openapi.json"):
+    tile = "/tlog/tile/{path:path}"
+    for path in (*PUBLIC - {tile, "/tlog/cosignatures"}, "/tlog/tile/0/000.p/1", "/docs", "/openapi.json"):
         assert service.call("GET", path, role=None).status_code == 200, path
+    size = service.call("GET", "/tlog/checkpoint", role=None).text.split("\n")[1]
+    left = service.call("POST", f"/tlog/cosignatures?size={size}", role=None, content=b"nonsense")
+    assert (left.status_code, left.json()["code"]) == (400, "cosignature-refused")
 
 
 def test_a_route_without_a_rule_stops_the_application(app: FastAPI) -> None:
