@@ -22,6 +22,7 @@ class Service:
     """Folders of one node, and its process while it runs."""
 
     def __init__(self, folder: Path, **settings: object) -> None:
+        folder.mkdir(exist_ok=True)
         self.archive, self.state = folder / "archive", folder / "state"
         self._log = folder / "serve.log"
         self._environment = {

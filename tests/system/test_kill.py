@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 from tests.system import dying
+from tests.system.conftest import NewService
 from tests.system.process import Service
 
 pytestmark = [pytest.mark.system, pytest.mark.adversarial]
@@ -97,9 +98,9 @@ def must_hold_exactly(service: Service, acknowledged: set[int]) -> None:
 
 
 @pytest.fixture
-def service(tmp_path: Path) -> Service:
+def service(new_service: NewService) -> Service:
     # Seal all the time, so that kills fall into it.
-    return Service(tmp_path, seal_age_seconds=0.05, seal_bytes=20_000, heartbeat_seconds=1)
+    return new_service(seal_age_seconds=0.05, seal_bytes=20_000, heartbeat_seconds=1)
 
 
 @pytest.mark.parametrize("point", dying.POINTS)

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.system.conftest import NewService
 from tests.system.process import SERVE, Service
 
 pytestmark = pytest.mark.system
@@ -52,8 +53,8 @@ def until(condition: object, seconds: float = 30.0) -> None:
         time.sleep(0.1)
 
 
-def test_a_quorum_pushed_watching_and_offline(tmp_path: Path) -> None:
-    service = Service(tmp_path, seal_age_seconds=0.2, cosign_seconds=0.2)
+def test_a_quorum_pushed_watching_and_offline(tmp_path: Path, new_service: NewService) -> None:
+    service = new_service(seal_age_seconds=0.2, cosign_seconds=0.2)
     token = service.token("admin")
     service.start()
     names = {name: f"witness.example.org/{name}" for name in ("pushed", "watching", "offline")}
@@ -97,14 +98,14 @@ def test_a_quorum_pushed_watching_and_offline(tmp_path: Path) -> None:
     report = service.verify("complete")
     assert report["sound"], report["findings"]
     assert report["witnessed"] <= report["checkpoint"]
-    must_refuse_a_rewritten_log(tmp_path, service, common["watching"], follows)
+    forged = new_service("forged", seal_age_seconds=0.1)
+    must_refuse_a_rewritten_log(tmp_path, service, forged, common["watching"], follows)
 
 
 def must_refuse_a_rewritten_log(
-    folder: Path, genuine: Service, witness: tuple[str, ...], follows: tuple[str, ...]
+    folder: Path, genuine: Service, forged: Service, witness: tuple[str, ...], follows: tuple[str, ...]
 ) -> None:
     """The insider has keys, state and bucket, and rebuilds the archive without one batch, signed as ever."""
-    forged = Service(folder / "forged", seal_age_seconds=0.1)
     shutil.copytree(
         genuine.state, forged.state, ignore=shutil.ignore_patterns("writers", "memory*", "policy.memory*", "acts")
     )
@@ -132,8 +133,8 @@ def must_refuse_a_rewritten_log(
     assert reports, "the witness keeps both checkpoints: together they prove the fork"
 
 
-def test_a_stranger_leaves_nothing(tmp_path: Path) -> None:
-    service = Service(tmp_path)
+def test_a_stranger_leaves_nothing(new_service: NewService) -> None:
+    service = new_service()
     service.token("admin")
     service.start()
     size = httpx.get(f"{service.url}/tlog/checkpoint").text.split("\n")[1]
