@@ -14,9 +14,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from bench import baselines
 from bench.generate import Kind
 from bench.measure import Contestant, Runs, Spread, contest, cores
-from bench.report import Row, Section
+from bench.report import Ratio, Row, Section
+from bench.seal import RAW
 from strongroom.ingest.intake import Intake, Origin
 from strongroom.service.node import ArchiveWriter, intake_limits
 from strongroom.service.settings import Settings
@@ -78,13 +80,20 @@ def measure(
 ) -> Section:
     """Both sources, each into archives of its own. Raises RuntimeError when a record is missing."""
     core, _ = cores()
+    folder.mkdir(parents=True)
     rows, facts = [], {}
     for name, files, kind in kinds:
-        entered = [Contestant(f"{name} to entry", archiving, (files, folder / name), core)]
-        sample = contest(entered, rounds=rounds, progress=progress)[entered[0].name]
-        if sample.result != kind.records:
-            raise RuntimeError(f"{name}: {kind.records} records went in, {sample.result} were sealed")
-        rows.append(Row(f"{name}, received to signed", Spread.rate(kind.records, sample.wall), "records/s"))
-        rows.append(Row("the same as decoded log", Spread.rate(kind.bytes / 1e6, sample.wall), "MB/s"))
-        facts[name] = sample.facts()
+        entered = [
+            Contestant(name, archiving, (files, folder / name), core),
+            Contestant(RAW, baselines.columns_and_raw, (name, files, folder / f"{name}.parquet"), core),
+        ]
+        samples = contest(entered, rounds=rounds, progress=progress)
+        mine = samples[name]
+        if mine.result != kind.records:
+            raise RuntimeError(f"{name}: {kind.records} records went in, {mine.result} were sealed")
+        rates = {rival: Spread.rate(kind.records, sample.wall) for rival, sample in samples.items()}
+        ratio = Ratio(f"{RAW} ({rates[RAW].median:,.0f})", rates[name].median / rates[RAW].median)
+        rows.append(Row(f"{name}, received to signed", rates[name], "records/s", (ratio,)))
+        rows.append(Row("the same as decoded log", Spread.rate(kind.bytes / 1e6, mine.wall), "MB/s"))
+        facts[name] = {rival: sample.facts() for rival, sample in samples.items()}
     return Section("the whole way on one core: receive, spool, seal, put, sign", tuple(rows), facts)
