@@ -26,6 +26,7 @@ from strongroom.archive.note import Checkpoint
 from strongroom.archive.signer import Signer
 from strongroom.archive.stores.directory import DirectoryStore
 from strongroom.archive.stores.store import ObjectStore
+from strongroom.ingest.errors import IngestError
 from strongroom.ingest.intake import Intake, IntakeLimits
 from strongroom.ingest.sources import SOURCES
 from strongroom.query.engine import QueryEngine
@@ -78,8 +79,10 @@ class ArchiveWriter:
         await self.audit.collect()
 
     async def stop(self) -> None:
-        """Seal what is spooled and release everything."""
+        """Take in the last acts, seal what is spooled, and release everything."""
         await self.audit.settle()
+        with contextlib.suppress(IngestError):  # not running, or full: the files stay for the next start
+            await self.audit.collect()
         await self.intake.stop()
 
     def sign_checkpoint(self) -> Checkpoint:

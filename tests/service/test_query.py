@@ -66,6 +66,7 @@ def test_a_forged_receipt_is_refused(service: Service) -> None:
 
 def test_a_snapshot_can_be_asked_again(service: Service) -> None:
     question = "SELECT count(*) FROM json"
+    service.call("POST", "/v1/seal")
     first = service.query(question)
     push(service, "json", b'{"later": true}', params={"wait": "sealed"})
     body = {"sql": question, "as_of": first["snapshot"]["size"]}

@@ -26,10 +26,13 @@ def test_a_first_start_says_what_to_know_and_seals_at_sigterm(tmp_path: Path) ->
     service.tokens = make_tokens(tmp_path)
     batch = push(service, "cloudtrail", trail(5))["batch"]
     assert service.call("GET", f"/v1/batches/{batch}").json()["state"] == "spooled"
+    strongroom("token", "create", "--role", "auditor", "--name", "last-minute", "--state", tmp_path / "state")
     service.stop()
     assert "Traceback" not in service.log
     counted = strongroom("query", "SELECT count(*) AS n FROM cloudtrail", "-f", "ndjson", *service.places)
     assert json.loads(counted.stdout) == {"n": 5}
+    acts = "SELECT count(*) AS n FROM audit WHERE contains(detail, 'last-minute')"
+    assert json.loads(strongroom("query", acts, "-f", "ndjson", *service.places).stdout) == {"n": 2}
     verified = strongroom("verify", "--level", "deep", *service.places)
     assert verified.returncode == 0, verified.stdout
 
