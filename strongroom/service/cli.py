@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -239,6 +240,10 @@ def main() -> None:
         app()
     except StrongroomError as error:
         _fail(str(error))
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; nothing may be written to it at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILED)
     except (OSError, ExceptionGroup) as error:
         _fail(str(error))
     except KeyboardInterrupt:

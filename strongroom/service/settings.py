@@ -16,7 +16,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, FilePath, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from strongroom.archive.layout import WRITER_ID
@@ -61,8 +61,8 @@ class Settings(BaseSettings):
         "127.0.0.1:8420",
         description="Address and port to serve on. Anything but loopback should have TLS here or in front.",
     )
-    tls_certificate: Path | None = Field(None, description="PEM file with the certificate chain; serves HTTPS.")
-    tls_key: Path | None = Field(None, description="PEM file with the certificate's private key.")
+    tls_certificate: FilePath | None = Field(None, description="PEM file with the certificate chain; serves HTTPS.")
+    tls_key: FilePath | None = Field(None, description="PEM file with the certificate's private key.")
     api_page: bool = Field(True, description="Serve the interactive API page at `/docs` (no token needed to read it).")
     log_format: Literal["text", "json"] = Field("text", description="The service's own log on stderr.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level to log.")

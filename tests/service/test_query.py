@@ -8,6 +8,7 @@ import json
 import time
 import uuid
 
+import httpx
 import pyarrow as pa
 import pytest
 
@@ -130,6 +131,19 @@ def test_a_refused_question_is_audited_too(service: Service) -> None:
     detail = json.loads(audited(service, mark, 1)[0][3])
     outcomes = [row[2] for row in audited(service, detail["act"], 2)]
     assert outcomes == ["started", "failure"]
+
+
+def test_a_reader_that_leaves_frees_his_place(service: Service) -> None:
+    mark = uuid.uuid4().hex
+    headers = {"Authorization": f"Bearer {service.tokens['auditor']}"}
+    body = {"sql": f"SELECT repeat('x', 1000) AS x FROM range(100000) -- {mark}", "limit": 100_000}
+    for _ in range(3):  # one more than a user may have at once
+        with httpx.stream("POST", f"{service.url}/v1/query", json=body, headers=headers, timeout=60) as answer:
+            assert answer.status_code == 200
+            next(answer.iter_raw())
+        time.sleep(0.3)
+    detail = json.loads(audited(service, mark, 3)[0][3])
+    assert [row[2] for row in audited(service, detail["act"], 2)] == ["started", "failure"]
 
 
 def test_acts_on_tokens_are_audited_without_secrets(service: Service) -> None:

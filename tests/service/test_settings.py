@@ -50,7 +50,8 @@ def test_a_bad_variable_is_named(name: str, value: str, monkeypatch: pytest.Monk
         ("seal_bytes = 'many'", "setting seal_bytes"),
         ("no_such = 1", "setting no_such"),
         ("seal_bytes =", "settings file"),
-        ("tls_key = 'k'", "tls_certificate and tls_key"),
+        ("tls_key = 'pyproject.toml'", "tls_certificate and tls_key"),
+        ("tls_key = '/no/such/file'", "setting tls_key"),
         ("archive = 'a'\nstate = 'a/state'", "state must not lie inside archive"),
     ],
 )

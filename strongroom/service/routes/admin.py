@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
 
 from strongroom.archive.findings import Level
 from strongroom.service.acts import Act, act
@@ -103,7 +104,8 @@ async def create_token(
     await node.audit.record(
         _token_act("token.create", request, principal, "started", wanted=wanted.model_dump(mode="json"))
     )
-    token, text = node.tokens.create(
+    token, text = await run_in_threadpool(
+        node.tokens.create,
         wanted.role,
         name=wanted.name,
         now=datetime.now(UTC),
@@ -124,7 +126,7 @@ async def revoke_token(
     """The token is dead when this answers."""
     node = node_of(request)
     await node.audit.record(_token_act("token.revoke", request, principal, "started", target=token_id))
-    token = node.tokens.revoke(token_id)
+    token = await run_in_threadpool(node.tokens.revoke, token_id)
     await node.audit.record(
         _token_act("token.revoke", request, principal, "success", target=token_id, token=token.public())
     )

@@ -145,15 +145,19 @@ async def catalog(request: Request) -> Json:
 
 
 async def _stream(answer: Answer, conclude: Callable[..., None]) -> AsyncIterator[bytes]:
-    """The answer's body; when it ends, in whatever way, its outcome is recorded."""
+    """The answer's body; when it ends, in whatever way, its outcome is recorded and its place freed."""
     try:
         async for chunk in answer.body:
             yield chunk
         outcome = await answer.finished
+        if outcome.error is not None:
+            raise outcome.error  # it was closed for being read too slowly: what was sent is not the whole answer
     except BaseException as error:
         # The status is out already: a broken connection is what tells the client that the answer is not whole.
         conclude("failure", error=getattr(error, "code", type(error).__name__), message=str(error))
         raise
+    finally:
+        await answer.body.aclose()
     conclude("success", rows=outcome.rows, bytes=outcome.bytes, truncated=outcome.truncated)
 
 
