@@ -64,10 +64,10 @@ def test_the_source_is_recognised_and_broken_records_are_quarantined_alone(house
 
 REFUSALS = [
     (b"\x1f\x8b\x08nonsense", "auto", UndecodableBody),
-    (gzip.compress(b"x" * 1000)[:-9], "gzip", UndecodableBody),
+    (gzip.compress(b"x" * 1000, mtime=0)[:-9], "gzip", UndecodableBody),
     (b"plain", "gzip", UndecodableBody),
     (b"plain", "br", UnsupportedCoding),
-    (gzip.compress(b"x" * 2_000_000), "gzip", ExpandsTooFar),
+    (gzip.compress(b"x" * 2_000_000, mtime=0), "gzip", ExpandsTooFar),
 ]
 
 
