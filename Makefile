@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 # Installing again is needed only when one of these changed.
 STAMP := $(VENV)/.installed
 
+# Demo and tests start many processes: let the first one keep what it compiled.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo run test check lint types imports bench clean
 
