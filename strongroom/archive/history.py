@@ -1,18 +1,21 @@
 """The log as a verifier finds it: what its entries and checkpoints break, and the judgement over that.
 
 The rules are archive/chain.py's; this module holds the stored log against them, against the checkpoints, and against
-the verifier's own policy and memory. Its judgement names each change once and where it was made:
+the verifier's own policy and memory. Who must have signed a checkpoint of which size, archive/keyring.py says: the
+policy's keys, and what the log's key changes make of them. The judgement names each change once and where it was made:
 
 * Every validly signed checkpoint whose root the tree has moves *last good* up; the first whose root differs is *first
   bad*. A change lies between the two.
 * When `prev` of an entry and the bytes before it disagree, the checkpoints decide which of the two was changed.
-* What a named change explains (later links, later checkpoints, the verifier's memory) is not reported again.
+* What a named change explains (later links, later checkpoints, the verifier's memory) is not reported again. Behind a
+  damaged entry that may have changed the log's keys, checkpoints by keys nobody introduced are a note, not a finding.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 from strongroom.archive import entry as entries
 from strongroom.archive import layout, note, timestamps
@@ -20,9 +23,10 @@ from strongroom.archive.chain import Chain, Violation
 from strongroom.archive.entry import Entry
 from strongroom.archive.errors import FormatError, ObjectMissing
 from strongroom.archive.findings import Asked, Finding, Report
+from strongroom.archive.keyring import Keyring
 from strongroom.archive.log import checkpoint_sizes, read_identity
 from strongroom.archive.merkle import Tree, leaf_hash
-from strongroom.archive.note import Checkpoint
+from strongroom.archive.note import Checkpoint, Note, VerifierKey
 from strongroom.archive.policy import cosigners
 from strongroom.archive.stores.store import ObjectStore
 from strongroom.archive.trust import Trust
@@ -46,6 +50,10 @@ class History:
         self.last_good = 0  # largest size whose checkpoint agrees with the tree
         self.first_bad: tuple[Checkpoint, bytes] | None = None  # the first that does not, and the tree's root there
         self.chain: Chain
+        self.ring: Keyring
+        self._key_entries: list[tuple[int, Mapping[str, Any]]] = []
+        self._key_changes_lost: list[int] = []  # indices where a key change may have stood that can't be read now
+        self._unsigned: list[tuple[Finding, bool]] = []  # checkpoints without a signature; whether a stranger signed
 
     @classmethod
     def read(cls, store: ObjectStore, trust: Trust, listed: Mapping[str, int], asked: Asked, report: Report) -> History:
@@ -67,6 +75,7 @@ class History:
             )
         history.chain = Chain(trust.origin, identity)
         history._read_entries()
+        history.ring = Keyring.follow(trust.origin, trust.keys, history._key_entries)
         history._read_checkpoints(report)
         return history
 
@@ -104,7 +113,11 @@ class History:
                 self._judge_link(index, violation, report, blame)
         if self.first_bad is not None and not any(last_good <= index < self.first_bad[0].size for index in self.bad):
             self._judge_bracket(*self.first_bad, report, blame)
+        for remark in self.ring.remarks:
+            if remark.index not in self.bad:
+                blame(remark.code, remark.index, remark.expected, remark.actual)
         report.findings += [findings[key] for key in sorted(findings, key=lambda key: key[1])]
+        self._judge_signatures(report)
         self._judge_memory(report)
         self._judge_unsigned(report)
         self._judge_witnesses(report)
@@ -123,9 +136,13 @@ class History:
             if data is None:  # gone between listing and reading
                 continue
             self.indices.append(index)
-            _, violations = self.chain.follow(data)
+            entry, violations = self.chain.follow(data)
             if violations:
                 self.violations[index] = violations
+            if entry is None:
+                self._key_changes_lost.append(index)
+            elif entry.kind == "key":
+                self._key_entries.append((index, entry.data))
             if not self.missing:
                 self.tree.append(leaf_hash(data))
 
@@ -157,13 +174,16 @@ class History:
         deadline = time.monotonic() + self.asked.signing_seconds
         while True:
             sizes = checkpoint_sizes(self.store, start)
-            if sizes[-1:] >= [self.tree.size] or time.monotonic() >= deadline or not self._newest_is_fresh():
+            if sizes[-1:] >= [self.tree.size] or time.monotonic() >= deadline or not self._is_awaited():
                 return sizes
             time.sleep(0.05)
 
-    def _newest_is_fresh(self) -> bool:
+    def _is_awaited(self) -> bool:
+        """Whether the newest entry's checkpoint is probably about to appear."""
         if not self.indices or self.violations or self.missing:
             return False
+        if self.asked.live:
+            return True  # also after a clock step, which makes an entry written just now look old
         written = entries.parse_timestamp(entries.decode(self._stored(self.indices[-1])).written_at)
         return abs((self.asked.now - written).total_seconds()) < _FRESH_SECONDS
 
@@ -186,16 +206,31 @@ class History:
                 Finding("CHECKPOINT_MALFORMED", key, f"size {size} of {self.trust.origin}", actual, {"size": size})
             )
             return None
+        return checkpoint if self._is_signed(size, signed, report) else None
+
+    def _is_signed(self, size: int, signed: Note, report: Report) -> bool:
+        """Whether the keys in force at `size` have signed, and no key of the log that is not in force there."""
+        key, believed = layout.checkpoint_key(size), self.ring.believed(size)
+        if not believed:
+            report.notes.append(f"checkpoint {size} is signed by revoked keys only: it is not believed")
+            return False
+        expected = f"signatures by {_fingerprints(believed)}"
         try:
-            missing = set(self.trust.keys) - set(note.verify(signed, self.trust.keys))
-            problem = f"no signature by {', '.join(_fingerprint(key) for key in missing)}" if missing else ""
+            standing = self.ring.judge(size, note.verify(signed, self.ring.keys))
         except FormatError as error:
-            problem = error.message
-        if problem:
-            expected = f"signatures by {', '.join(_fingerprint(key) for key in self.trust.keys)}"
-            report.findings.append(Finding("CHECKPOINT_SIGNATURE", key, expected, problem, {"size": size}))
-            return None
-        return checkpoint
+            self._unsigned.append(
+                (Finding("CHECKPOINT_SIGNATURE", key, expected, error.message, {"size": size}), False)
+            )
+            return False
+        if standing.out_of_window:
+            actual = "; ".join(f"{_fingerprint(k)}, {_span(self.ring.window(k))}" for k in standing.out_of_window)
+            report.findings.append(Finding("KEY_OUT_OF_WINDOW", key, expected, f"signed by {actual}", {"size": size}))
+        elif standing.missing:
+            known = {(k.name, k.key_id) for k in self.ring.keys}
+            stranger = any(s.name == self.trust.origin and (s.name, s.key_id) not in known for s in signed.signatures)
+            actual = f"no signature by {_fingerprints(standing.missing)}"
+            self._unsigned.append((Finding("CHECKPOINT_SIGNATURE", key, expected, actual, {"size": size}), stranger))
+        return not (standing.out_of_window or standing.missing)
 
     def _judge_link(
         self, index: int, violation: Violation, report: Report, blame: Callable[[str, int, str, str], None]
@@ -227,6 +262,25 @@ class History:
             Finding("CHECKPOINT_INCONSISTENT", key, expected, actual, where, self.last_good, checkpoint.size)
         )
 
+    def _judge_signatures(self, report: Report) -> None:
+        """Checkpoints without the signatures they need, unless an entry is damaged that may have changed the keys."""
+        lost = [*self._key_changes_lost, *(hole[0] for hole in self.missing)]
+        lost += [remark.index for remark in self.ring.remarks if remark.code == "KEY_CHANGE_INVALID"]
+        lost += [index for index, _ in self._key_entries if index in self.bad]
+        unclear: list[int] = []
+        for finding, stranger in self._unsigned:
+            size = finding.where["size"]
+            if stranger and any(index < size for index in lost):
+                unclear.append(size)
+            else:
+                report.findings.append(finding)
+        if unclear:
+            report.notes.append(
+                f"checkpoints of sizes {unclear[0]}..{unclear[-1]} can't be verified: entry {min(lost)} is damaged and "
+                "may have changed the log's keys"
+            )
+        self._unsigned = [item for item in self._unsigned if item[0].where["size"] in unclear]
+
     def _judge_memory(self, report: Report) -> None:
         memory = self.trust.memory
         damaged = [*self.bad, *(hole[0] for hole in self.missing)]
@@ -246,7 +300,7 @@ class History:
             report.findings.append(Finding("CHECKPOINT_MISSING", key, expected, "no such checkpoint", {}))
 
     def _judge_unsigned(self, report: Report) -> None:
-        if self.first_bad is not None or self.missing or _about_checkpoints(report):
+        if self.first_bad is not None or self.missing or self._unsigned or _about_checkpoints(report):
             return
         unsigned = [index for index in range(self.last_good, self.tree.size) if index not in self.bad]
         if unsigned:
@@ -329,9 +383,18 @@ def _fetch(store: ObjectStore, key: str) -> bytes | None:
         return None
 
 
-def _fingerprint(key: note.VerifierKey) -> str:
+def _fingerprint(key: VerifierKey) -> str:
     return f"{key.name} ({key.type.name} {key.key_id.hex()})"
 
 
+def _fingerprints(keys: Iterable[VerifierKey]) -> str:
+    return ", ".join(sorted(map(_fingerprint, keys)))
+
+
+def _span(window: tuple[int, int | None] | None) -> str:
+    first, last = window or (0, 0)
+    return f"in force from size {first}" + (f" to {last}" if last is not None else "")
+
+
 def _about_checkpoints(report: Report) -> bool:
-    return any(finding.code.startswith("CHECKPOINT_") for finding in report.findings)
+    return any(finding.code.startswith(("CHECKPOINT_", "KEY_OUT")) for finding in report.findings)

@@ -16,9 +16,11 @@ COSIGNATURES = "log/cosigned/"
 TIMESTAMPS = "log/timestamp/"
 SEGMENTS = "segments/"
 DETAILS = "details/"
+REPORTS = "reports/"
 
 WRITER_ID = re.compile(r"[a-z0-9][a-z0-9_]{0,62}")
 SOURCE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+REPORT_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 _SEGMENT_KEY = re.compile(
     r"segments/source=(?P<source>[a-z][a-z0-9_]{0,62})/date=(?P<date>\d{4}-\d{2}-\d{2})/"
@@ -76,6 +78,17 @@ def details_key(writer: str, epoch: int, first: int, last: int, part: int = 1, r
     """Name of the details object of one commit; `part` counts from 1 when a commit needs several entries."""
     suffix = (f"-p{part}" if part > 1 else "") + (f"-r{retry}" if retry else "")
     return f"{DETAILS}{writer}/{epoch}/{first:020d}-{last:020d}{suffix}.json"
+
+
+def report_key(day: date, report: str) -> str:
+    """Name of the report `report` of a verification that began on `day` (UTC)."""
+    return f"{REPORTS}{day.isoformat()}/{report}.json"
+
+
+def report_of(key: str) -> str | None:
+    """The id a report's name carries, None when the name is not a report's."""
+    match = re.fullmatch(rf"{REPORTS}\d{{4}}-\d{{2}}-\d{{2}}/({REPORT_ID.pattern})\.json", key)
+    return match[1] if match else None
 
 
 def segment_source(key: str) -> str | None:

@@ -13,19 +13,26 @@ It reads everything from the store itself and believes nothing it was not shown,
 Levels: *quick* reads the whole log but only the objects of entries beyond the verifier's memory; *inventory* looks at
 every object without reading it; *complete* reads every object's bytes; *deep* every record; *sampled* does what *deep*
 does to a random part, drawn by a seed nobody could know before, and says how likely it is to hit damage.
-Memory is bounded by the log (about 100 bytes an entry), not by the data.
+Memory is bounded by the log (about 100 bytes an entry), not by the data. With a journal, a run that was killed, or
+whose time was over, goes on where it was; with `since`, only what came after an earlier run is looked at.
 """
 
 from __future__ import annotations
 
+import math
 import secrets
+import time
 from datetime import UTC, datetime
 
 from strongroom.archive import entry as entries
 from strongroom.archive import layout
+from strongroom.archive.examination import Rederive
 from strongroom.archive.findings import Asked, Finding, Level, Report
 from strongroom.archive.history import History
-from strongroom.archive.holdings import Holdings, Progress, Rederive
+from strongroom.archive.holdings import Holdings, Progress
+from strongroom.archive.metered import MeteredStore
+from strongroom.archive.note import Checkpoint
+from strongroom.archive.progress import Journal, Position
 from strongroom.archive.stores.store import ObjectStore
 from strongroom.archive.trust import Trust
 
@@ -40,21 +47,83 @@ def verify(
     rederive: Rederive | None = None,
     progress: Progress | None = None,
     threads: int = 2,
+    processes: int = 0,
     fraction: float = 0.05,
     witness_seconds: float = 3600.0,
+    live: bool = False,
+    since: Checkpoint | None = None,
+    journal: Journal | None = None,
+    resume: bool = False,
+    seconds: float = math.inf,
 ) -> Report:
     """Verify the archive in `store`. Raises ObjectMissing when there is none, StoreUnavailable when it can't be read.
 
-    `rederive` gives *deep* the parsers; without it typed columns are not compared, and a note says so. `fraction` is
-    the part *sampled* looks at; `witness_seconds` how long a signed entry may go without the policy's quorum.
+    `rederive` gives *deep* the parsers (a module's function when `processes` > 0, which then parse); without it typed
+    columns are not compared, and a note says so. `fraction` is the part *sampled* looks at; `witness_seconds` how long
+    a signed entry may go without the policy's quorum; `live` says that a signer is at work, and is waited for.
+
+    `since` leaves out objects of entries under a checkpoint that an earlier run of this level or a deeper one covered.
+    `journal` keeps the position for `resume`, which goes on there; after `seconds` the run stops at a position.
     """
-    asked = Asked(level, datetime.now(UTC), fraction, secrets.token_bytes(16), witness_seconds=witness_seconds)
-    report = Report(level, trust.origin, entries.timestamp(asked.now))
-    history = History.read(store, trust, _list(store), asked, report)
+    begun = time.monotonic()
+    kept = journal.load() if journal is not None and resume else None
+    seed = bytes.fromhex(kept.seed) if kept is not None else secrets.token_bytes(16)
+    asked = Asked(
+        level,
+        datetime.now(UTC),
+        kept.fraction if kept is not None else fraction,
+        seed,
+        signing_seconds=30.0 if live else 5.0,
+        witness_seconds=witness_seconds,
+        live=live,
+    )
+    report = Report(level, trust.origin, entries.timestamp(asked.now), run=run_id(level, asked.now))
+    metered = MeteredStore(store)
+    listed = _list(store)
+    history = History.read(metered, trust, listed, asked, report)
     history.judge(report)
-    Holdings(store, history, report, rederive, progress or (lambda *_: None), threads).check()
+    position = kept if kept is not None and _holds(kept, level, history) else None
+    holdings = Holdings(
+        store,
+        history,
+        report,
+        start=_start(level, trust.memory if level == "quick" else since, history, report),
+        position=position,
+        journal=journal,
+        deadline=begun + seconds,
+        progress=progress,
+    )
+    holdings.check(rederive, threads, processes)
     report.finished = entries.timestamp(datetime.now(UTC))
+    report.cost.seconds += time.monotonic() - begun
+    report.cost.bytes_read += metered.bytes_read
+    report.cost.held = sum(listed.values())
     return report
+
+
+def run_id(level: Level, started: datetime) -> str:
+    """A name for one verification: sorts by time, and is no other's."""
+    return f"{started:%Y%m%dt%H%M%Sz}-{level}-{secrets.token_hex(4)}"
+
+
+def _start(level: Level, since: Checkpoint | None, history: History, report: Report) -> int:
+    """The first entry whose objects are looked at."""
+    if since is None:
+        return 0
+    if since.size > history.tree.size or history.tree.root(since.size) != since.root:
+        return 0  # another history than the one looked at before: nothing of it was
+    if level != "quick":
+        report.notes.append(f"objects of entries before {since.size} were left out: an earlier run looked at them")
+    return since.size
+
+
+def _holds(kept: Position, level: Level, history: History) -> bool:
+    """Whether a kept position is one in this log."""
+    return (
+        (kept.level, kept.origin) == (level, history.trust.origin)
+        and kept.size <= history.tree.size
+        and history.tree.root(kept.size).hex() == kept.root
+    )
 
 
 def _list(store: ObjectStore) -> dict[str, int]:

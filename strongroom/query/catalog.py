@@ -170,7 +170,7 @@ class Catalog:
         return found
 
     def _summaries(self, entry: Entry) -> Mapping[str, detail.SegmentSummary]:
-        if entry.details is None:
+        if entry.details is None or not entry.segments:
             return {}
         try:
             data = self._store.get(entry.details.key)

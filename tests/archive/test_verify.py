@@ -433,7 +433,7 @@ def test_sampling_says_what_it_can_promise(archive: Archive) -> None:
 def test_verdicts(archive: Archive) -> None:
     assert run(archive).verdict == "sound"
     archive.log.append(Draft("heartbeat", NOW, writer=WriterRange("w1", 1, 5, 4)))
-    assert run(archive).verdict == "sound so far"
+    assert run(archive).verdict == "sound so far, unsigned tail"
     archive.store.create("stranger", b"")
     assert run(archive).verdict == "warning"
     archive.path(archive.log.entry(2).segments[0].key).unlink()

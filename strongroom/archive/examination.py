@@ -1,0 +1,281 @@
+"""One object an entry names, held against the store: the unit of verification's work, in a thread or another process.
+
+What is looked at follows from the level. *quick* and *inventory*: it is there with the stated length. *complete*: its
+bytes have the stated SHA-256. *deep*: a segment's records give the stated roots, its typed columns are what the
+records give, and its details state what is in it.
+
+A changed segment is narrowed down to row groups by their roots. An object the store can't give is not a finding but
+`unread`: the check is incomplete, nothing more is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from strongroom.archive import details, layout, segment
+from strongroom.archive.entry import Entry, ObjectRef, SegmentRef
+from strongroom.archive.errors import FormatError, ObjectMissing, StoreUnavailable
+from strongroom.archive.findings import Finding, Level
+from strongroom.archive.segment import SegmentFacts
+from strongroom.archive.signer import object_digest
+from strongroom.archive.stores.store import ObjectStore
+
+# (source, rows with at least `raw` and `context`) -> event_time and typed columns, None for a source it does not know.
+Rederive = Callable[[str, pa.Table], pa.Table | None]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What looking at one object gave. `unread`: why the store could not give it."""
+
+    findings: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    bytes_read: int = 0
+    unread: str = ""
+
+
+class Examiner:
+    """Looks at objects. Can be sent to another process when `store` and `rederive` can."""
+
+    def __init__(self, store: ObjectStore, rederive: Rederive | None) -> None:
+        self._store = store
+        self._rederive = rederive
+        self._details: tuple[str, details.Details | None] = ("", None)
+
+    def examine(self, entry: Entry, reference: SegmentRef | ObjectRef, level: Level) -> Outcome:
+        """Hold `reference`, which `entry` names, against the store."""
+        outcome = Outcome()
+        try:
+            self._examine(entry, reference, level, outcome)
+        except ObjectMissing:  # gone between two looks
+            _find(outcome, entry, reference, "MISSING", f"{reference.bytes} bytes", "no object")
+        except StoreUnavailable as error:
+            outcome.unread = f"{reference.key}: {error.message}"
+        return outcome
+
+    def _examine(self, entry: Entry, reference: SegmentRef | ObjectRef, level: Level, outcome: Outcome) -> None:
+        size = self._store.head(reference.key).bytes
+        if size != reference.bytes:
+            damage = self._damage(reference)
+            _find(outcome, entry, reference, "CHANGED", f"{reference.bytes} bytes", f"{size} bytes", **damage)
+        elif level in ("quick", "inventory"):
+            return
+        elif level == "complete" or not isinstance(reference, SegmentRef):
+            outcome.bytes_read += reference.bytes
+            actual = object_digest(self._store, reference)
+            if actual is None:
+                raise ObjectMissing(reference.key)
+            if actual != reference.sha256:
+                damage = self._damage(reference)
+                _find(outcome, entry, reference, "CHANGED", *_digests(reference, actual), **damage)
+            elif level != "complete" and entry.kind == "segment":
+                self._check_details(entry, outcome)
+        else:
+            with _LocalFile(self._store, reference.key) as path:
+                self._check_segment(path, entry, reference, outcome)
+
+    def _check_segment(self, path: Path, entry: Entry, reference: SegmentRef, outcome: Outcome) -> None:
+        """Every record, every derived column, and what the details say about them."""
+        outcome.bytes_read += 2 * reference.bytes
+        try:
+            found = segment.read_back(path)
+        except FormatError as error:
+            actual = segment.file_digest(path)
+            if actual != reference.sha256:
+                unreadable = _narrow(reference, None)
+                _find(outcome, entry, reference, "CHANGED", *_digests(reference, actual), **unreadable)
+            else:
+                _mismatch(outcome, entry, reference, f"root {reference.root}", error.message)
+            return
+        if found.sha256 != reference.sha256:
+            narrowed = _narrow(reference, found)
+            _find(outcome, entry, reference, "CHANGED", *_digests(reference, found.sha256), **narrowed)
+        elif (found.root, found.groups, found.records) != (reference.root, reference.groups, reference.records):
+            expected = f"{reference.records} records with root {reference.root}"
+            _mismatch(outcome, entry, reference, expected, f"{found.records} records with root {found.root}")
+        else:
+            self._check_rows(path, entry, reference, outcome)
+
+    def _check_rows(self, path: Path, entry: Entry, reference: SegmentRef, outcome: Outcome) -> None:
+        source = layout.segment_source(reference.key)
+        comparing = self._rederive is not None and source is not None
+        times: list[pa.Table] = []
+        for group, stored in enumerate(segment.tables(path)):
+            times.append(stored.select(["event_time"]))
+            if comparing:
+                comparing = self._compare(source or "", stored, group, entry, reference, outcome)
+        stated = self._stated(entry)
+        summary = next((s for s in stated.segments if s.key == reference.key), None) if stated else None
+        if summary is None or entry.details is None:
+            return  # details that are missing, changed, or of other segments have a finding of their own
+        actual = summarise_times(pa.concat_tables(times).column("event_time"))
+        claimed = (summary.records, summary.min_time, summary.max_time, dict(summary.hours))
+        if actual != claimed:
+            where = {"index": entry.index, "segment": reference.key}
+            finding = Finding("DETAILS_MISMATCH", entry.details.key, repr(actual), repr(claimed), where)
+            outcome.findings.append(finding)
+
+    def _compare(
+        self, source: str, stored: pa.Table, group: int, entry: Entry, reference: SegmentRef, outcome: Outcome
+    ) -> bool:
+        """Compare one row group's typed columns with what its records give; False when the next need not be."""
+        assert self._rederive is not None
+        derived = self._rederive(source, stored)
+        if derived is None:
+            outcome.notes.append(f"no parser for source {source!r}: its typed columns were not compared")
+            return False
+        for name in derived.schema.names:
+            if name not in stored.schema.names:
+                continue  # a column added to the source after this segment was sealed
+            row = _first_difference(stored.column(name), derived.column(name))
+            if row is not None:
+                expected, actual = derived.column(name)[row].as_py(), stored.column(name)[row].as_py()
+                where = {"index": entry.index, "column": name, "row": group * segment.ROW_GROUP + row}
+                finding = Finding("DERIVED_COLUMN_MISMATCH", reference.key, repr(expected), repr(actual), where)
+                outcome.findings.append(finding)
+                return False
+        return True
+
+    def _check_details(self, entry: Entry, outcome: Outcome) -> None:
+        """Details with the right bytes: are they of this entry's segments and writer?"""
+        assert entry.details is not None
+        key, where = entry.details.key, {"index": entry.index}
+        try:
+            stated = details.decode(self._store.get(key))
+        except FormatError as error:
+            outcome.findings.append(Finding("DETAILS_MISMATCH", key, "canonical details", error.message, where))
+            return
+        named = {summary.key for summary in stated.segments}
+        if named != {reference.key for reference in entry.segments} or stated.writer != entry.writer:
+            outcome.findings.append(Finding("DETAILS_MISMATCH", key, "the entry's segments", str(sorted(named)), where))
+
+    def _stated(self, entry: Entry) -> details.Details | None:
+        """The entry's details when they are what it commits to; kept while its segments are gone through."""
+        if entry.details is None:
+            return None
+        if self._details[0] != entry.details.sha256:
+            stated = None
+            try:
+                data = self._store.get(entry.details.key)
+                stated = details.decode(data) if sha256(data).hexdigest() == entry.details.sha256 else None
+            except (FormatError, ObjectMissing):
+                pass
+            self._details = (entry.details.sha256, stated)
+        return self._details[1]
+
+    def _damage(self, reference: SegmentRef | ObjectRef) -> dict[str, Any]:
+        """Where in a changed segment the records differ, as exactly as the entry's row-group roots allow."""
+        if not isinstance(reference, SegmentRef):
+            return {}
+        with _LocalFile(self._store, reference.key) as path:
+            try:
+                return _narrow(reference, segment.read_back(path))
+            except FormatError:
+                return _narrow(reference, None)
+
+
+def summarise_times(times: pa.ChunkedArray) -> tuple[int, int | None, int | None, dict[str, int]]:
+    """(records, smallest, largest, records per hour) of an event_time column; times in µs, hours as in details."""
+    bounds = pc.min_max(times.cast(pa.int64()))
+    hours = pc.value_counts(pc.strftime(pc.fill_null(times, _NO_TIME), format="%Y-%m-%dT%H"))
+    counts = {item["values"]: item["counts"] for item in hours.to_pylist()}
+    unknown = times.null_count
+    if unknown:
+        counts[_NO_TIME_HOUR] -= unknown
+        counts = {hour: count for hour, count in counts.items() if count} | {"": unknown}
+    return len(times), bounds["min"].as_py(), bounds["max"].as_py(), counts
+
+
+_NO_TIME = pa.scalar(0, pa.timestamp("us", tz="UTC"))
+_NO_TIME_HOUR = "1970-01-01T00"
+
+
+class _LocalFile:
+    """The object as a local file for as long as the context lasts, fetched when the store is remote."""
+
+    def __init__(self, store: ObjectStore, key: str) -> None:
+        self._store, self._key = store, key
+        self._folder: TemporaryDirectory[str] | None = None
+
+    def __enter__(self) -> Path:
+        path = self._store.local_path(self._key)
+        if path is None:
+            content = self._store.get(self._key)
+            self._folder = TemporaryDirectory(prefix="strongroom-")
+            path = Path(self._folder.name) / "object"
+            path.write_bytes(content)
+        return path
+
+    def __exit__(self, *_: object) -> None:
+        if self._folder is not None:
+            self._folder.cleanup()
+
+
+def _kind_of(reference: SegmentRef | ObjectRef) -> str:
+    if isinstance(reference, SegmentRef):
+        return "SEGMENT"
+    return "REPORT" if reference.key.startswith(layout.REPORTS) else "DETAILS"
+
+
+def _find(
+    outcome: Outcome,
+    entry: Entry,
+    reference: SegmentRef | ObjectRef,
+    what: str,
+    expected: str,
+    actual: str,
+    **where: Any,
+) -> None:
+    code = f"{_kind_of(reference)}_{what}"
+    outcome.findings.append(Finding(code, reference.key, expected, actual, {"index": entry.index, **where}))
+
+
+def _mismatch(outcome: Outcome, entry: Entry, reference: SegmentRef, expected: str, actual: str) -> None:
+    where = {"index": entry.index}
+    outcome.findings.append(Finding("RECORD_ROOT_MISMATCH", reference.key, expected, actual, where))
+
+
+def _digests(reference: SegmentRef | ObjectRef, actual: str) -> tuple[str, str]:
+    return f"SHA-256 {reference.sha256}", f"SHA-256 {actual}"
+
+
+def _narrow(reference: SegmentRef, found: SegmentFacts | None) -> dict[str, Any]:
+    """Which records differ, by what the changed file's bytes give; None when they can't be read."""
+    if found is None:
+        return {"records": f"0..{reference.records - 1}", "readable": "no"}
+    if found.root == reference.root and found.records == reference.records:
+        return {"records": "none: every record still has its leaf; footer, typed columns or padding changed"}
+    pairs = zip(reference.groups, found.groups, strict=False)
+    changed = [number for number, (expected, actual) in enumerate(pairs) if expected != actual]
+    if not changed or found.records != reference.records:
+        return {"records": f"0..{reference.records - 1}", "found_records": found.records}
+    last = min((changed[-1] + 1) * segment.ROW_GROUP, reference.records) - 1
+    return {"row_groups": changed, "records": f"{changed[0] * segment.ROW_GROUP}..{last}"}
+
+
+def _first_difference(stored: pa.ChunkedArray, derived: pa.ChunkedArray) -> int | None:
+    """First row where the columns differ, None when they are equal (null equals null, NaN equals NaN)."""
+    left, right = _flat(stored), _flat(derived)
+    if left.equals(right):
+        return None
+    try:
+        right = right.cast(left.type)
+    except pa.ArrowInvalid:
+        return 0
+    if left.equals(right):
+        return None
+    pairs = zip(left.to_pylist(), right.to_pylist(), strict=True)
+    return next((row for row, (a, b) in enumerate(pairs) if a != b and not (a != a and b != b)), None)
+
+
+def _flat(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array

@@ -1,0 +1,37 @@
+"""A store that counts what is read through it: verification says what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from strongroom.archive.stores.store import ObjectInfo, ObjectStore
+
+
+class MeteredStore:
+    """`store`, with the bytes that `get` returned in `bytes_read`. What is read through `local_path` is not seen."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self.bytes_read = 0
+
+    @property
+    def description(self) -> str:
+        return self._store.description
+
+    def create(self, key: str, content: bytes | Path) -> ObjectInfo:
+        return self._store.create(key, content)
+
+    def get(self, key: str) -> bytes:
+        content = self._store.get(key)
+        self.bytes_read += len(content)
+        return content
+
+    def head(self, key: str) -> ObjectInfo:
+        return self._store.head(key)
+
+    def list(self, prefix: str, start_after: str = "") -> Iterator[ObjectInfo]:
+        return self._store.list(prefix, start_after)
+
+    def local_path(self, key: str) -> Path | None:
+        return self._store.local_path(key)

@@ -1,0 +1,129 @@
+"""Who does verification's work: threads for hashing, processes for parsing.
+
+`hashlib` and reading let go of the interpreter lock, parsing records does not; so *deep* goes to processes of its own,
+spawned (no inherited locks), at the parent's priority, ending with it. A hostile or broken file may kill native code:
+then that process is lost and not the verification, and the objects it may have been are only hashed.
+
+Work is handed out a bounded number of objects ahead and taken back in order, which bounds memory and makes "all up to
+here" a fact that can be kept.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from strongroom.archive.entry import Entry, ObjectRef, SegmentRef
+from strongroom.archive.examination import Examiner, Outcome
+from strongroom.archive.findings import Level
+
+_AHEAD = 4  # objects handed out per worker
+_WATCH_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One object to be looked at, at a level (in *sampled*, the objects not drawn are looked at less closely)."""
+
+    entry: Entry
+    reference: SegmentRef | ObjectRef
+    level: Level
+
+
+class Workers:
+    """Examines objects in `count` threads, or processes when `apart`."""
+
+    def __init__(self, examiner: Examiner, count: int, *, apart: bool) -> None:
+        self._examiner, self._count, self._apart = examiner, count, apart
+        self._executor: Executor | None = None
+        self._pending: deque[tuple[Task, Future[Outcome]]] = deque()
+
+    @contextmanager
+    def at_work(self) -> Iterator[Workers]:
+        """Let them work; what is unfinished when the context ends is given up."""
+        try:
+            yield self
+        finally:
+            if self._executor is not None:
+                self._executor.shutdown(wait=True, cancel_futures=True)
+
+    @property
+    def full(self) -> bool:
+        """Whether the oldest outcome should be taken before more is given."""
+        return len(self._pending) >= self._count * _AHEAD
+
+    @property
+    def oldest(self) -> int | None:
+        """Index of the entry of the oldest object not taken back, None when all were."""
+        return self._pending[0][0].entry.index if self._pending else None
+
+    def give(self, task: Task) -> None:
+        """Hand out one object."""
+        if self._executor is None:
+            self._executor = self._start()
+        function: Callable[..., Outcome] = _examine if self._apart else self._examiner.examine
+        try:
+            future = self._executor.submit(function, task.entry, task.reference, task.level)
+        except BrokenProcessPool:
+            self._executor.shutdown(wait=False)
+            self._executor = self._start()
+            future = self._executor.submit(function, task.entry, task.reference, task.level)
+        self._pending.append((task, future))
+
+    def take(self) -> tuple[Task, Outcome]:
+        """The oldest object handed out, and what it gave; waits for it."""
+        task, future = self._pending.popleft()
+        try:
+            return task, future.result()
+        except BrokenProcessPool:
+            # This object, or one handed out with it, killed a worker. Its hash can be had without parsing it.
+            outcome = self._examiner.examine(task.entry, task.reference, "complete")
+            if not outcome.findings and not outcome.unread:
+                outcome.unread = (
+                    f"{task.reference.key}: a process died while records were looked at; bytes are as sealed"
+                )
+            return task, outcome
+
+    def drop(self) -> None:
+        """Give up what was handed out and not taken back."""
+        for _, future in self._pending:
+            future.cancel()
+        self._pending.clear()
+
+    def _start(self) -> Executor:
+        if not self._apart:
+            return ThreadPoolExecutor(self._count, "verify")
+        context = multiprocessing.get_context("spawn")
+        return ProcessPoolExecutor(self._count, context, _prepare, (self._examiner, os.getpid()))
+
+
+_own: Examiner
+
+
+def _prepare(examiner: Examiner, parent: int) -> None:
+    global _own
+    _own = examiner
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    pa.set_cpu_count(1)
+    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+
+
+def _leave_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_WATCH_SECONDS)
+    os._exit(1)
+
+
+def _examine(entry: Entry, reference: SegmentRef | ObjectRef, level: Level) -> Outcome:
+    return _own.examine(entry, reference, level)
