@@ -14,11 +14,14 @@ The stand-alone verifier (standalone/verify.py) decides the same by other code; 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
+from cryptography.x509 import Certificate
+
 from strongroom.archive import entry as entries
-from strongroom.archive import note
+from strongroom.archive import note, timestamps
 from strongroom.archive.entry import MAX_ENTRY_BYTES, Entry
 from strongroom.archive.errors import FormatError
 from strongroom.archive.evidence import layout, timestamp
@@ -37,21 +40,23 @@ _PIECE_BYTES = 1 << 20
 _FRAME_BYTES = 8 + NONCE_BYTES + 4
 
 
-def check(path: Path, policy: Policy | None) -> Verdict:
+def check(path: Path, policy: Policy | None, *, tsa_roots: Sequence[Certificate] = ()) -> Verdict:
     """The verdict on the bundle at `path` under the checker's own `policy`; None when they have none.
 
-    Memory is bounded whatever the bundle claims. Raises ObjectMissing when there is no such file.
+    With the root certificates of time-stamp authorities (`tsa_roots`), every token must be signed under one of them;
+    without, tokens are only compared with the checkpoint. Memory is bounded whatever the bundle claims. Raises
+    ObjectMissing when there is no such file.
     """
     found = Examination()
     try:
         with opened(path) as bundle:
-            _examine(bundle, policy, found)
+            _examine(bundle, policy, tsa_roots, found)
     except FormatError as error:
         found.problems.append(error.message)
     return found.conclude(trusted=policy is not None)
 
 
-def _examine(bundle: Reader, policy: Policy | None, found: Examination) -> None:
+def _examine(bundle: Reader, policy: Policy | None, roots: Sequence[Certificate], found: Examination) -> None:
     contents = layout.decode_contents(bundle.read(layout.CONTENTS, MAX_CONTENTS_BYTES))
     found.problems += unexpected(bundle.names, layout.needed_names(contents))
     stored = bundle.read(layout.CHECKPOINT, note.MAX_NOTE_BYTES)
@@ -70,7 +75,7 @@ def _examine(bundle: Reader, policy: Policy | None, found: Examination) -> None:
         with found.noting():
             brought = bundle.read(layout.POLICY, MAX_OTHER_BYTES)
     found.judge(signed, head, policy, brought)
-    _examine_timestamps(bundle, stored, found)
+    _examine_timestamps(bundle, stored, roots, found)
     found.problems += [problem for problem in bundle.check_sums() if problem not in found.problems]
 
 
@@ -167,20 +172,20 @@ class _Frames:
             raise FormatError(f"{self._member.name}: row {self._row} after row {before}")
 
 
-def _examine_timestamps(bundle: Reader, stored: bytes, found: Examination) -> None:
+def _examine_timestamps(bundle: Reader, stored: bytes, roots: Sequence[Certificate], found: Examination) -> None:
     for name in sorted(name for name in bundle.names if name.startswith("timestamps/")):
         with found.noting():
-            found.lines.append(_timestamp(bundle, name, stored))
+            found.lines.append(_timestamp(bundle, name, stored, roots))
 
 
-def _timestamp(bundle: Reader, name: str, stored: bytes) -> Line:
-    stamp = timestamp.read(bundle.read(name, MAX_OTHER_BYTES))
+def _timestamp(bundle: Reader, name: str, stored: bytes, roots: Sequence[Certificate]) -> Line:
+    response = bundle.read(name, MAX_OTHER_BYTES)
+    stamp = timestamp.read(response)
     lines = stamp.covers(stored)
     if lines is None:
         raise FormatError(f"{name}: a token over something else than this checkpoint")
-    time = stamp.time.strftime("%Y-%m-%dT%H:%M:%SZ")
-    return Line(
-        "timestamp",
-        None,
-        f"{name} says {time} over the first {lines} lines; its signature is not checked here (openssl ts -verify)",
-    )
+    text = f"{name} says {stamp.time:%Y-%m-%dT%H:%M:%SZ} over the first {lines} lines"
+    if not roots:
+        return Line("timestamp", None, f"{text}; its signature is not checked here (openssl ts -verify)")
+    timestamps.verify(response, timestamp.lines_of(stored, lines), roots)
+    return Line("timestamp", True, f"{text}, by an authority under the given certificates")

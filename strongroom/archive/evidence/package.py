@@ -4,13 +4,14 @@ Writing needs no seek, so a bundle can go straight into an HTTP answer. `SHA256S
 member in the form `sha256sum -c` reads. Nothing in the file depends on a clock or a path: the same members give the
 same bytes.
 
-A ZIP file from a stranger is hostile input. Refused are data before the first member, a comment, a name that occurs
+A ZIP file from a stranger is hostile input. Refused are anything before or after it, a comment, a name that occurs
 twice, encryption, codings other than stored and deflate, and members larger than their kind can be. Names are only
 compared, never used as paths. Memory is bounded: only members of limited size are held, others are read in pieces.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import zipfile
 import zlib
@@ -23,6 +24,7 @@ from typing import IO, BinaryIO
 from strongroom.archive.errors import FormatError, ObjectExists, ObjectMissing, StoreUnavailable
 from strongroom.archive.evidence import layout
 
+_END_BYTES, _END_SIGNATURE = 22, b"PK\x05\x06"  # the last record of a ZIP file that has no comment
 _REFUSED_FLAGS = 0x2061  # encrypted, patched, strongly encrypted, masked headers
 _READ_BYTES = 1 << 20
 _WRITE_BYTES = 1 << 18
@@ -246,17 +248,20 @@ def opened(path: Path) -> Iterator[Reader]:
         raise ObjectMissing(f"can't read {path}: {error.strerror}", hint="name a bundle file") from None
     with file:
         with _as_format_error("bundle"):
+            file.seek(-_END_BYTES, os.SEEK_END)
+            end = file.read()
             archive = zipfile.ZipFile(file)
         with archive:
-            _must_be_plain(archive)
+            _must_be_plain(archive, end)
             yield Reader(archive)
 
 
-def _must_be_plain(archive: zipfile.ZipFile) -> None:
+def _must_be_plain(archive: zipfile.ZipFile, end: bytes) -> None:
     infos = archive.infolist()
     if len({info.filename for info in infos}) != len(infos):
         raise FormatError("bundle: two members of one name")
-    if archive.comment or not infos or min(info.header_offset for info in infos) != 0:
+    starts = min((info.header_offset for info in infos), default=None)
+    if starts != 0 or not end.startswith(_END_SIGNATURE) or not end.endswith(b"\0\0"):
         raise FormatError("bundle: not only members in the file")
     for info in infos:
         if info.flag_bits & _REFUSED_FLAGS or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):

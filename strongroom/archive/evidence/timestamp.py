@@ -1,8 +1,8 @@
 """What an RFC 3161 timestamp response says: over which hash, at what time. Pure.
 
-Only that is read here, by walking DER to the TSTInfo. Whether the authority's signature is good needs its certificates
-and is left to `openssl ts -verify`; a bundle's verdict never rests on a timestamp. But a token over other bytes than
-this bundle's checkpoint is a problem, because somebody put it there.
+Only that is read here, by walking DER to the TSTInfo, so that a token is understood also without the authority's
+certificates; its signature is archive/timestamps.py's matter, or that of `openssl ts -verify`. A token over other bytes
+than this bundle's checkpoint is a problem even then, because somebody put it there.
 """
 
 from __future__ import annotations
@@ -38,11 +38,15 @@ class Timestamp:
 
         Cosignatures are appended to a checkpoint after it was stored, so what was stamped may be a shorter note.
         """
-        lines = checkpoint.splitlines(keepends=True)
-        for count in range(5, len(lines) + 1):
-            if hashlib.new(self.algorithm, b"".join(lines[:count])).digest() == self.imprint:
+        for count in range(5, checkpoint.count(b"\n") + 1):
+            if hashlib.new(self.algorithm, lines_of(checkpoint, count)).digest() == self.imprint:
                 return count
         return None
+
+
+def lines_of(checkpoint: bytes, count: int) -> bytes:
+    """The first `count` lines of a checkpoint, each with its newline."""
+    return b"".join(line + b"\n" for line in checkpoint.split(b"\n")[:count])
 
 
 def read(response: bytes) -> Timestamp:

@@ -942,6 +942,8 @@ class Bundle:
         self.lines, self.problems = lines, problems
         self._digests: dict[str, str | None] = {}
         try:
+            file.seek(-22, os.SEEK_END)
+            end = file.read()
             self.archive = zipfile.ZipFile(file)
         except ZIP_TROUBLE as error:
             raise Failure(f"not a ZIP file, or cut off: {error}") from None
@@ -949,7 +951,8 @@ class Bundle:
         self.names = {info.filename for info in infos}
         if len(self.names) != len(infos):
             raise Failure("two members of one name")
-        if self.archive.comment or not infos or min(info.header_offset for info in infos) != 0:
+        starts = min((info.header_offset for info in infos), default=None)
+        if starts != 0 or not end.startswith(b"PK\5\6") or not end.endswith(b"\0\0"):
             raise Failure("not only members in the file")
         for info in infos:
             if info.flag_bits & 0x2061 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
