@@ -5,6 +5,7 @@
     │   ├── ObjectExists        create-if-absent lost: somebody else holds the name
     │   ├── ObjectMissing       no such object
     │   ├── StoreUnavailable    the store did not answer, or the outcome of a write is unknown; try again
+    │   │   └── KeyUnavailable  what holds a private key did not answer; try again
     │   ├── FormatError         stored or received bytes break docs/format.md
     │   ├── KeyUnusable         a key is missing, malformed, or must not be used here
     │   └── SignerRefused       the signer will not sign what the store shows
@@ -57,6 +58,12 @@ class StoreUnavailable(ArchiveError):
     """The store failed in a way that may pass; the outcome of a write is unknown until read back."""
 
     code = "store-unavailable"
+
+
+class KeyUnavailable(StoreUnavailable):
+    """The service that holds a private key failed in a way that may pass; nothing was signed."""
+
+    code = "key-unavailable"
 
 
 class FormatError(ArchiveError):

@@ -53,6 +53,7 @@ class History:
         self.ring: Keyring
         self._key_entries: list[tuple[int, Mapping[str, Any]]] = []
         self._key_changes_lost: list[int] = []  # indices where a key change may have stood that can't be read now
+        self._unbelieved: list[int] = []  # sizes whose keys were all revoked
         self._unsigned: list[tuple[Finding, bool]] = []  # checkpoints without a signature; whether a stranger signed
 
     @classmethod
@@ -174,16 +175,13 @@ class History:
         deadline = time.monotonic() + self.asked.signing_seconds
         while True:
             sizes = checkpoint_sizes(self.store, start)
-            if sizes[-1:] >= [self.tree.size] or time.monotonic() >= deadline or not self._is_awaited():
+            if sizes[-1:] >= [self.tree.size] or time.monotonic() >= deadline or not self._newest_is_fresh():
                 return sizes
             time.sleep(0.05)
 
-    def _is_awaited(self) -> bool:
-        """Whether the newest entry's checkpoint is probably about to appear."""
+    def _newest_is_fresh(self) -> bool:
         if not self.indices or self.violations or self.missing:
             return False
-        if self.asked.live:
-            return True  # also after a clock step, which makes an entry written just now look old
         written = entries.parse_timestamp(entries.decode(self._stored(self.indices[-1])).written_at)
         return abs((self.asked.now - written).total_seconds()) < _FRESH_SECONDS
 
@@ -212,7 +210,7 @@ class History:
         """Whether the keys in force at `size` have signed, and no key of the log that is not in force there."""
         key, believed = layout.checkpoint_key(size), self.ring.believed(size)
         if not believed:
-            report.notes.append(f"checkpoint {size} is signed by revoked keys only: it is not believed")
+            self._unbelieved.append(size)
             return False
         expected = f"signatures by {_fingerprints(believed)}"
         try:
@@ -268,6 +266,9 @@ class History:
         lost += [remark.index for remark in self.ring.remarks if remark.code == "KEY_CHANGE_INVALID"]
         lost += [index for index, _ in self._key_entries if index in self.bad]
         unclear: list[int] = []
+        if self._unbelieved:
+            span = f"{self._unbelieved[0]}..{self._unbelieved[-1]}"
+            report.notes.append(f"checkpoints of sizes {span} are signed by revoked keys only: they are not believed")
         for finding, stranger in self._unsigned:
             size = finding.where["size"]
             if stranger and any(index < size for index in lost):

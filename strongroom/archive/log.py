@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from strongroom.archive import canonical, layout
 from strongroom.archive import entry as entries
@@ -66,6 +67,7 @@ class Log:
         self.identity = identity
         self._chain = Chain(identity.origin, identity.data)
         self._tree = Tree()
+        self._key_changes: list[tuple[int, Mapping[str, Any]]] = []
         self._lock = threading.RLock()
 
     @classmethod
@@ -110,6 +112,12 @@ class Log:
         """Number of entries read so far."""
         return self._tree.size
 
+    @property
+    def key_changes(self) -> list[tuple[int, Mapping[str, Any]]]:
+        """Index and data of the `key` entries read so far, for keyring.Keyring."""
+        with self._lock:
+            return list(self._key_changes)
+
     def refresh(self) -> int:
         """Read the entries that were appended since. Returns the size. Raises FormatError on a broken chain."""
         with self._lock:
@@ -117,11 +125,12 @@ class Log:
                 self._take(data)
             return self.size
 
-    def append(self, draft: Draft) -> Entry:
+    def append(self, draft: Draft, *, at: int | None = None) -> Entry:
         """Commit `draft` as the next entry and return it in its place.
 
         When it returns, the entry is durable and was read back. Raises StoreUnavailable when nothing was committed or
-        the outcome can't be learnt, FormatError when the draft breaks a rule.
+        the outcome can't be learnt, FormatError when the draft breaks a rule, and ObjectExists when it may only stand
+        at index `at` and another entry does (or, after an answer was lost, perhaps this very one).
         """
         with self._lock:
             while True:
@@ -129,6 +138,8 @@ class Log:
                 self.refresh()
                 if (committed := self._committed_since(before, draft)) is not None:
                     return committed
+                if at is not None and self.size != at:
+                    raise ObjectExists(f"entry {at} was written by somebody else")
                 entry = entries.place(draft, origin=self.origin, index=self.size, prev=self._chain.prev)
                 data = entries.encode(entry)
                 _must_follow(self._chain.copy(), entry.index, data)
@@ -191,8 +202,10 @@ class Log:
 
     def _take(self, data: bytes) -> None:
         index = self._tree.size
-        _must_follow(self._chain, index, data)
+        entry = _must_follow(self._chain, index, data)
         self._tree.append(leaf_hash(data))
+        if entry.kind == "key":
+            self._key_changes.append((index, entry.data))
 
     def _committed_since(self, before: int, draft: Draft) -> Entry | None:
         """Our own commit, if a try whose answer was lost had succeeded after all."""
@@ -201,15 +214,16 @@ class Log:
         return next((entry for entry in self.entries(before) if entry.writer == draft.writer), None)
 
 
-def _must_follow(chain: Chain, index: int, data: bytes) -> None:
-    """Move `chain` on by `data`. Raises FormatError when it breaks a rule."""
-    _, violations = chain.follow(data)
-    if violations:
+def _must_follow(chain: Chain, index: int, data: bytes) -> Entry:
+    """Move `chain` on by `data` and return the entry. Raises FormatError when it breaks a rule."""
+    entry, violations = chain.follow(data)
+    if entry is None or violations:
         first = violations[0]
         raise FormatError(
             f"entry {index}: {first.code}: expected {first.expected}, found {first.actual}",
             hint="run `strongroom verify` to see whether the archive was changed",
         )
+    return entry
 
 
 def checkpoint_sizes(store: ObjectStore, start: int = 0) -> list[int]:

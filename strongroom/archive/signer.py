@@ -5,9 +5,11 @@ where those who administer the archive can't roll it back. In order:
 
 1. Every new entry is fetched, decoded and chained again by the signer itself (archive/chain.py).
 2. The objects it names must be in the store with the stated length and SHA-256.
-3. The tree must extend the remembered one. A store behind the memory, or with another root, was rolled back or forked:
+3. The log's key history (archive/keyring.py) must lead to exactly the keys this signer holds: a key signs for its own
+   range of tree sizes only, and a key change that nobody may make stops the log.
+4. The tree must extend the remembered one. A store behind the memory, or with another root, was rolled back or forked:
    the signer stops and never signs again until a person has decided (`SignerRefused`).
-4. Sign, publish the checkpoint (create-only) and the tiles it completes, then remember it.
+5. Sign, publish the checkpoint (create-only) and the tiles it completes, then remember it.
 
 A crash between publishing and remembering is harmless: the memory is behind but consistent. A crash between signing and
 publishing too: the signed text is a function of the entries alone.
@@ -24,6 +26,7 @@ from typing import TypeVar
 from strongroom.archive import layout, note, tiles
 from strongroom.archive.entry import Entry, ObjectRef, SegmentRef
 from strongroom.archive.errors import FormatError, ObjectExists, ObjectMissing, SignerRefused
+from strongroom.archive.keyring import Keyring
 from strongroom.archive.log import Log
 from strongroom.archive.note import Checkpoint, NoteSigner
 from strongroom.archive.segment import file_digest
@@ -57,6 +60,11 @@ class Signer:
         """The last checkpoint this signer remembers."""
         return self._last
 
+    def use(self, signers: Sequence[NoteSigner]) -> None:
+        """Sign with these keys from now on."""
+        with self._lock:
+            self._signers = tuple(signers)
+
     def sign(self) -> Checkpoint:
         """Sign and publish the current tree head; returns it. Does nothing new when the log has not grown.
 
@@ -71,6 +79,7 @@ class Signer:
             for entry in self._log.entries(self._checked, size):
                 self._check_objects(entry)
                 self._checked = entry.index + 1
+            self._must_be_in_force(size)
             checkpoint = Checkpoint(self._log.origin, size, self._log.root(size))
             if checkpoint != self._last or not self._published(size):
                 self._publish(checkpoint)
@@ -91,6 +100,20 @@ class Signer:
             raise SignerRefused(
                 f"fork: the first {last.size} entries have another root than was signed",
                 hint="run `strongroom verify`; this log can't go on",
+            )
+
+    def _must_be_in_force(self, size: int) -> None:
+        held = frozenset(signer.key for signer in self._signers)
+        ring = Keyring.follow(self._log.origin, held, self._log.key_changes)
+        for remark in ring.remarks:
+            raise SignerRefused(
+                f"entry {remark.index}: {remark.code}: expected {remark.expected}, found {remark.actual}",
+                hint="run `strongroom keys list`; if nobody here changed keys, treat the entry as forged",
+            )
+        if ring.at(size).may != held:
+            raise SignerRefused(
+                f"from size {ring.at(size).first} on other keys sign this log than the ones held here",
+                hint="run `strongroom keys list`; use the state folder that made the change",
             )
 
     def _check_objects(self, entry: Entry) -> None:
