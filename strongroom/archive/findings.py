@@ -15,7 +15,7 @@ from strongroom.archive.note import Checkpoint
 
 Severity = Literal["critical", "error", "warning"]
 Level = Literal["quick", "inventory", "complete", "sampled", "deep"]
-Verdict = Literal["sound", "sound so far", "warning", "tampered"]
+Verdict = Literal["sound", "sound so far, unsigned tail", "warning", "tampered", "incomplete check"]
 
 
 class Kind(NamedTuple):
@@ -96,6 +96,10 @@ CATALOGUE: Mapping[str, Kind] = {
         "a stored timestamp does not hold for the checkpoint of its size under the verifier's authorities",
         _STOP,
     ),
+    "REPORT_MISSING": Kind("critical", "a verification report an entry names is gone", _COPY),
+    "REPORT_CHANGED": Kind(
+        "critical", "a verification report's bytes are not those its entry commits to: do not rely on it", _COPY
+    ),
     "TILE_CHANGED": Kind(
         "error",
         "a published tile is not what the entries give: foreign auditors would be misled",
@@ -161,7 +165,8 @@ class Asked:
     """What a verification is asked to do, and when it runs.
 
     `fraction` and `seed` choose what *sampled* looks at. `signing_seconds` is how long a checkpoint over an entry
-    written just now is waited for, `witness_seconds` how long a signed entry may go unwitnessed.
+    written just now is waited for, `witness_seconds` how long a signed entry may go unwitnessed. `live` says that a
+    signer is at work: then any unsigned entry is waited for, whatever its clock says.
     """
 
     level: Level
@@ -170,15 +175,41 @@ class Asked:
     seed: bytes = b""
     signing_seconds: float = 5.0
     witness_seconds: float = 3600.0
+    live: bool = False
+
+
+@dataclass(slots=True)
+class Cost:
+    """What a verification took, over all its sittings when it was interrupted. `held`: bytes of all objects listed."""
+
+    seconds: float = 0.0
+    bytes_read: int = 0
+    held: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The facts, and what they come to for a terabyte (10^12 bytes) of archive."""
+        scale = 1e12 / self.held if self.held else 0.0
+        return {
+            "seconds": round(self.seconds, 3),
+            "bytes_read": self.bytes_read,
+            "bytes_held": self.held,
+            "seconds_per_tb": round(self.seconds * scale),
+            "bytes_read_per_tb": round(self.bytes_read * scale),
+        }
 
 
 @dataclass(slots=True)
 class Report:
-    """The outcome of one verification. `size`, `root`: the tree found; `witnessed`: the size a quorum stands behind."""
+    """The outcome of one verification.
+
+    `run`: the id of this verification; `size`, `root`: the tree found; `witnessed`: the size a quorum stands behind;
+    `incomplete`: why not everything the level asks for was looked at.
+    """
 
     level: Level
     origin: str
     started: str
+    run: str = ""
     finished: str = ""
     size: int = 0
     root: str = ""
@@ -187,21 +218,28 @@ class Report:
     counts: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    incomplete: list[str] = field(default_factory=list)
+    cost: Cost = field(default_factory=Cost)
 
     @property
     def sound(self) -> bool:
-        """Whether nothing was found."""
-        return not self.findings
+        """Whether everything was looked at and nothing found."""
+        return not self.findings and not self.incomplete
 
     @property
     def verdict(self) -> Verdict:
-        """In a word: *sound so far* is a sound log with an unsigned tail, *warning* is trouble that changed nothing."""
+        """In a word: *warning* is trouble that changed nothing, *incomplete check* that not all was looked at.
+
+        Tampering that was found stands, also when the check is incomplete; anything milder does not.
+        """
         codes = {finding.code for finding in self.findings}
+        if not codes <= _NOT_TAMPERING:
+            return "tampered"
+        if self.incomplete:
+            return "incomplete check"
         if not codes:
             return "sound"
-        if codes == {"ENTRY_UNSIGNED"}:
-            return "sound so far"
-        return "warning" if codes <= _NOT_TAMPERING else "tampered"
+        return "sound so far, unsigned tail" if codes == {"ENTRY_UNSIGNED"} else "warning"
 
     def to_json(self) -> dict[str, Any]:
         """The report for machines."""
@@ -209,6 +247,7 @@ class Report:
             "sound": self.sound,
             "verdict": self.verdict,
             "level": self.level,
+            "run": self.run,
             "origin": self.origin,
             "started": self.started,
             "finished": self.finished,
@@ -218,5 +257,7 @@ class Report:
             "witnessed": self.witnessed,
             "counts": self.counts,
             "notes": self.notes,
+            "incomplete": self.incomplete,
             "findings": [finding.to_json() for finding in self.findings],
+            "cost": self.cost.to_json(),
         }
