@@ -24,12 +24,13 @@ from bench.report import Row, Section
 from bench.seal import spooled
 from strongroom.archive import segment
 from strongroom.ingest import build as building
+from strongroom.ingest import builders
 from strongroom.ingest import spool
 from strongroom.ingest.sources import SOURCES
 
 READ, DECODE, DIGEST, SPLIT, DERIVE = "read spool", "decompress", "digest", "split", "derive columns"
-WRITE, LEAVES, READ_BACK, REST = "write Parquet", "hash leaves, tree", "read back", "sort and the rest"
-ORDER = (READ, DECODE, DIGEST, SPLIT, DERIVE, REST, WRITE, LEAVES, READ_BACK)
+WRITE, LEAVES, REST = "write Parquet, read back", "hash leaves, tree", "sort and the rest"
+ORDER = (READ, DECODE, DIGEST, SPLIT, DERIVE, REST, WRITE, LEAVES)
 
 
 class StopWatch:
@@ -45,8 +46,6 @@ class StopWatch:
 
         @functools.wraps(function)
         def timed(*arguments: Any, **options: Any) -> Any:
-            if self._running and self._running[-1] == READ_BACK:
-                return function(*arguments, **options)
             with self._on(stage):
                 return function(*arguments, **options)
 
@@ -71,6 +70,7 @@ class StopWatch:
 
 def profiling(source: str, files: Sequence[Path], folder: Path) -> Runs:
     """Builds all cuts under the watch; gives seconds by stage."""
+    builders.keep_memory()
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
     jobs = spooled(source, files, folder)
@@ -88,7 +88,6 @@ def profiling(source: str, files: Sequence[Path], folder: Path) -> Runs:
                 (segment, "write", WRITE),
                 (segment, "leaf_hashes", LEAVES),
                 (segment, "root_of", LEAVES),
-                (segment, "read_back", READ_BACK),
             ):
                 patches.enter_context(patch.object(owner, name, watch.around(stage, getattr(owner, name))))
             build = watch.around(REST, building.build)

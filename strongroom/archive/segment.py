@@ -59,10 +59,12 @@ class SegmentFacts:
 
 
 def write(path: Path, table: pa.Table, *, secret: bytes, metadata: Mapping[str, str]) -> SegmentFacts:
-    """Write `table` (the UNIVERSAL columns, then the source's) as a segment file at `path`.
+    """Write `table` (the UNIVERSAL columns, then the source's) as a segment file at `path`, and read it back.
 
-    `metadata` (source, date, writer, …) goes into the footer beside the format and the secret. Raises FormatError
-    when the table breaks the rules above.
+    What is returned is computed from the file, not from the table, and the file must hold the table's rows: a bit
+    flipped in memory or by the encoder would otherwise be sealed for ever. `metadata` (source, date, writer, …) goes
+    into the footer beside the format and the secret. Raises FormatError when the table breaks the rules above, or the
+    file does not hold it.
     """
     if table.schema.names[: len(UNIVERSAL)] != UNIVERSAL.names or len(secret) != SECRET_BYTES or not table.num_rows:
         raise FormatError("segment: needs the universal columns first, a 32-byte secret and at least one record")
@@ -81,11 +83,14 @@ def write(path: Path, table: pa.Table, *, secret: bytes, metadata: Mapping[str, 
         write_page_index=True,
     ) as writer:
         writer.write_table(table, row_group_size=ROW_GROUP)
-    roots = [
-        root_of(leaf_hashes(table.column("raw").slice(start, ROW_GROUP).to_pylist(), secret, group))
-        for group, start in enumerate(range(0, table.num_rows, ROW_GROUP))
-    ]
-    return _facts(path, table.num_rows, roots)
+    with _readable(path) as file:
+        roots: list[bytes] = []
+        for group in range(file.metadata.num_row_groups):
+            stored = file.read_row_group(group, columns=UNIVERSAL.names)
+            if not stored.equals(table.slice(group * ROW_GROUP, ROW_GROUP).select(UNIVERSAL.names)):
+                raise FormatError(f"segment: row group {group} does not read back as it was written")
+            roots.append(root_of(leaf_hashes(stored.column("raw").to_pylist(), secret_of(file), group)))
+        return _facts(path, file.metadata.num_rows, roots)
 
 
 def read_back(path: Path) -> SegmentFacts:

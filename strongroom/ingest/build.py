@@ -3,7 +3,7 @@
 The result is a function of the cut and the spooled bytes alone. Per batch: read the frame, decode, compare the digest
 with what was acknowledged, split into exact records, derive columns. Then one segment per source and event date; a
 record without a usable time goes under the date it was received. Rows are in the source's own order, ties in order of
-arrival. Every file is read back and its roots recomputed before it is reported.
+arrival. What is reported of a file was computed from the file read back.
 
 What is not a record of its source becomes a record of `quarantine`, with its bytes, the source it was meant for and the
 reason. So does a whole batch, as it was received, if it could not be decoded on receipt, if its source's code fails on
@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 from strongroom.archive import layout, segment
 from strongroom.archive.details import BatchFacts, SegmentSummary
 from strongroom.archive.entry import timestamp
+from strongroom.archive.errors import FormatError
 from strongroom.archive.holdings import summarise_times
 from strongroom.archive.segment import SegmentFacts
 from strongroom.ingest import spool
@@ -216,10 +217,11 @@ def _segment(job: Job, source: Source, day: date, rows: pa.Table) -> BuiltSegmen
         "first": str(cut.first),
         "last": str(cut.last),
     }
-    facts = segment.write(path, rows, secret=cut.secret(key), metadata=metadata)
-    if segment.read_back(path) != facts:
+    try:
+        facts = segment.write(path, rows, secret=cut.secret(key), metadata=metadata)
+    except FormatError as error:
         # Memory, disk or encoder lied. Committing would seal the error for ever; building again may not repeat it.
-        raise SealFailed(f"{path} does not read back as it was written", hint="check this machine's memory and disk")
+        raise SealFailed(f"{path}: {error.message}", hint="check this machine's memory and disk") from None
     return BuiltSegment(source.name, day, str(path), facts, _summary(key, source, day, rows))
 
 

@@ -88,7 +88,7 @@ class Service:
     def verify(self, level: str = "deep", *arguments: str) -> dict[str, Any]:
         """The report of the command line's verification."""
         done = self.cli("verify", "--level", level, "--json", *arguments)
-        assert done.returncode in (0, 1), done.stderr
+        assert done.returncode in (0, 1), done.stderr + self.log
         report: dict[str, Any] = json.loads(done.stdout)
         assert report["sound"] == (done.returncode == 0)
         return report
