@@ -24,6 +24,7 @@ from isal import isal_zlib
 from pyarrow import csv, json
 
 from bench.measure import Runs
+from strongroom.ingest import builders
 
 _ROW_GROUP = 65_536
 _GZIP = 31
@@ -91,6 +92,7 @@ def gunzip(files: Sequence[Path]) -> Runs:
 
 
 def _bodies(files: Sequence[Path]) -> list[bytes]:
+    builders.keep_memory()
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
     return [file.read_bytes() for file in files]

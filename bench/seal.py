@@ -20,6 +20,7 @@ from bench import baselines
 from bench.generate import Kind
 from bench.measure import Contestant, Runs, Sample, Spread, contest, cores
 from bench.report import Ratio, Row, Section
+from strongroom.ingest import builders
 from strongroom.ingest.build import Job, build
 from strongroom.ingest.cuts import new_cut
 from strongroom.ingest.frames import BatchHeader
@@ -83,6 +84,7 @@ def spooled(source: str, files: Sequence[Path], folder: Path) -> list[Job]:
 
 def sealing(source: str, files: Sequence[Path], folder: Path) -> Runs:
     """The sealer's own build function, over all cuts."""
+    builders.keep_memory()
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
     jobs = spooled(source, files, folder)

@@ -24,8 +24,7 @@ from bench.report import Row, Section
 from bench.seal import spooled
 from strongroom.archive import segment
 from strongroom.ingest import build as building
-from strongroom.ingest import builders
-from strongroom.ingest import spool
+from strongroom.ingest import builders, spool
 from strongroom.ingest.sources import SOURCES
 
 READ, DECODE, DIGEST, SPLIT, DERIVE = "read spool", "decompress", "digest", "split", "derive columns"
