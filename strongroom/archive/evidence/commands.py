@@ -109,12 +109,13 @@ def _of_signature(line: int, key: VerifierKey, time: int | None) -> Command:
         digest = "sha384" if isinstance(public, ec.EllipticCurvePublicKey) and public.key_size == 384 else "sha256"
         shell = f"{text} > text\n{blob} | tail -c +5 > signature\nopenssl dgst -{digest} -verify {file}"
         return Command(f"The ECDSA signature by {key.name}", f"{shell} -signature signature text", "Verified OK")
-    skip = 5
+    what, skip = f"{algorithm(key)} signature", 5
     if key.type is KeyType.ED25519_COSIGNATURE:
-        text, skip = f"(printf 'cosignature/v1\\ntime {time}\\n'; {text})", 13
+        what, skip = "cosignature", 13
+        text = f"(printf 'cosignature/v1\\ntime {time}\\n'; {text})"
     verify = f"openssl pkeyutl -verify -pubin -inkey {file} -rawin -in text -sigfile signature"
     return Command(
-        f"The {algorithm(key)} signature by {key.name}",
+        f"The {what} by {key.name}",
         f"{text} > text\n{blob} | tail -c +{skip} > signature\n{verify}",
         "Signature Verified Successfully",
     )
