@@ -159,7 +159,7 @@ def decode(data: bytes) -> Entry:
             retain_until=_string(value.pop("retain_until")) if "retain_until" in value else None,
             segments=tuple(_segment(item) for item in value.pop("segments")),
             details=_object(value.pop("details")) if "details" in value else None,
-            data=dict(value.pop("data")),
+            data=_mapping(value.pop("data")),
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise FormatError(f"entry: malformed member: {error}") from None
@@ -223,6 +223,12 @@ def _segment(value: dict[str, Any]) -> SegmentRef:
     _string(reference.key), _string(reference.version), _integer(reference.bytes), _digest(reference.sha256)
     _integer(reference.records), _digest(reference.root)
     return reference
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{value!r} is not an object")
+    return value
 
 
 def _string(value: Any) -> str:

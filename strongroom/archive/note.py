@@ -231,7 +231,14 @@ def _valid(text: str, signature: Signature, key: VerifierKey) -> bool:
     if key.type in (KeyType.ED25519_COSIGNATURE, KeyType.ML_DSA_44):
         value = value[8:]
     try:
-        message = _message(text, key, timestamp)
+        return is_signature(key, _message(text, key, timestamp), value)
+    except FormatError:
+        return False
+
+
+def is_signature(key: VerifierKey, message: bytes, value: bytes) -> bool:
+    """Whether `value` is a raw signature by `key` over `message`."""
+    try:
         public = _load(key)
         if isinstance(public, ec.EllipticCurvePublicKey):
             digest = hashes.SHA384() if isinstance(public.curve, ec.SECP384R1) else hashes.SHA256()
@@ -270,6 +277,8 @@ def _signature(line: str) -> Signature:
 
 
 def _short(value: bytes) -> bytes:
+    if len(value) > 255:
+        raise FormatError("a key name or origin of more than 255 bytes can't be signed with ML-DSA")
     return len(value).to_bytes(1, "big") + value
 
 

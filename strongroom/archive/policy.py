@@ -82,14 +82,17 @@ def parse(text: str) -> Policy:
                 case []:
                     continue
                 case ["log", vkey] | ["log", vkey, _]:
-                    logs.append(parse_vkey(vkey))
+                    key = parse_vkey(vkey)
+                    if key.type is KeyType.ED25519_COSIGNATURE or key in logs:
+                        raise FormatError(f"log key {key.key_id.hex()}: given twice, or a cosigner's")
+                    logs.append(key)
                 case ["witness", name, vkey, *url] if len(url) <= 1:
                     key = parse_vkey(vkey)
                     if key.type not in _COSIGNERS:
                         raise FormatError(f"witness {name!r}: {key.type.name} keys don't cosign")
                     _define(name, witnesses, groups)
                     witnesses[name] = Witness(name, key, url[0] if url else "")
-                case ["group", name, threshold, *members] if members:
+                case ["group", name, threshold, *members] if members and len(set(members)) == len(members):
                     _define(name, witnesses, groups)
                     groups[name] = Group(_threshold(threshold, len(members)), tuple(members))
                     for member in members:
@@ -131,6 +134,6 @@ def _known(name: str, *known: Mapping[str, object], besides: str = "") -> None:
 def _threshold(text: str, members: int) -> int:
     if text in ("any", "all"):
         return 1 if text == "any" else members
-    if not text.isdigit() or not 1 <= int(text) <= members:
+    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= members:
         raise FormatError(f"threshold {text!r} of {members} members")
     return int(text)
