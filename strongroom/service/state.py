@@ -21,7 +21,7 @@ from datetime import datetime
 from pathlib import Path
 
 from strongroom.archive import durable, keys, layout
-from strongroom.archive.keys import LocalSigner
+from strongroom.archive.keys import HeldSigner
 from strongroom.archive.log import Log, read_identity
 from strongroom.archive.note import KeyType
 from strongroom.archive.policy import Policy
@@ -78,8 +78,8 @@ class Identity:
     origin: str
     writer: str
     log: Log
-    log_signers: tuple[LocalSigner, ...]
-    receipts_signer: LocalSigner
+    log_signers: tuple[HeldSigner, ...]
+    receipts_signer: HeldSigner
 
 
 def open_or_create(folder: StateFolder, store: ObjectStore, *, origin: str, writer: str, now: datetime) -> Identity:
