@@ -23,7 +23,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -60,7 +60,8 @@ CREATE TABLE totals (
 ) WITHOUT ROWID;
 """
 _COLUMNS = (
-    "id, epoch, sequence, source, sha256, received_at, bytes, flags, entry, records, accepted, quarantined, duplicates"
+    "id, writer, epoch, sequence, source, sha256, received_at, bytes, flags, entry, records, accepted, quarantined,"
+    " duplicates"
 )
 
 
@@ -72,6 +73,7 @@ class BatchState:
     """
 
     batch: str
+    writer: str
     epoch: int
     sequence: int
     source: str
@@ -87,10 +89,11 @@ class BatchState:
     flags: tuple[str, ...]
 
 
-def spooled_state(header: BatchHeader, epoch: int, sequence: int) -> BatchState:
+def spooled_state(header: BatchHeader, writer: str, epoch: int, sequence: int) -> BatchState:
     """The state of a batch that was spooled just now."""
     return BatchState(
         batch=header.batch,
+        writer=writer,
         epoch=epoch,
         sequence=sequence,
         source=header.source,
@@ -227,7 +230,7 @@ class Batches:
         with self._write_lock:
             (followed,) = self._db.execute("SELECT followed FROM progress").fetchone()
         for entry in log.entries(followed):
-            facts = _facts_of(entry, log.store)
+            facts = facts_of(entry, log.store)
             with self._transaction():
                 if entry.writer is not None and entry.writer.complete:
                     self._sealed(entry.writer, entry.index, facts)
@@ -300,7 +303,23 @@ def _snapshot(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
         db.execute("ROLLBACK")
 
 
-def _facts_of(entry: Entry, store: ObjectStore) -> Sequence[BatchFacts]:
+def unsealed(path: Path, log: Log, before: datetime) -> list[BatchState]:
+    """Batches accepted before a time that no entry of `log` seals, the oldest first, by the index at `path`.
+
+    For any writer's index, whether that writer runs or not: an index that is behind the log is not believed.
+    """
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)) as db:
+        asked = f"SELECT {_COLUMNS} FROM batches WHERE entry IS NULL AND received_at < ? ORDER BY received_at"  # noqa: S608
+        with _snapshot(db):
+            states = [_state(row) for row in db.execute(asked, ((before - EPOCH) // timedelta(microseconds=1),))]
+            (followed,) = db.execute("SELECT followed FROM progress").fetchone()
+    if states:
+        sealed = {fact.id for entry in log.entries(followed) for fact in facts_of(entry, log.store)}
+        states = [state for state in states if state.batch not in sealed]
+    return states
+
+
+def facts_of(entry: Entry, store: ObjectStore) -> Sequence[BatchFacts]:
     """The batches an entry seals. None where its details are gone or damaged: verification's business, not a reason to
     take no more deliveries."""
     if entry.writer is None or not entry.writer.complete or entry.details is None:
@@ -335,13 +354,13 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _state(
-    row: tuple[str, int, int, str, str, int, int, str, int | None, int | None, int | None, int | None, int],
+    row: tuple[str, str, int, int, str, str, int, int, str, int | None, int | None, int | None, int | None, int],
 ) -> BatchState:
-    batch, epoch, sequence, source, sha256, received, size, flags, entry, records, accepted, quarantined, duplicates = (
-        row
-    )
+    batch, writer, epoch, sequence, source, sha256, received, size, flags, entry, *counts, duplicates = row
+    records, accepted, quarantined = counts
     return BatchState(
         batch=batch,
+        writer=writer,
         epoch=epoch,
         sequence=sequence,
         source=source,

@@ -243,6 +243,10 @@ class Intake:
         """Where a batch stands. Raises UnknownBatch."""
         return self._state().batches.get(batch)
 
+    def receipt(self, batch: str) -> str:
+        """The receipt of a batch, signed again: its text is a function of the batch alone. Raises UnknownBatch."""
+        return self._accepted(self.batch(batch), duplicate=False).receipt
+
     def counters(self) -> Counters:
         """Exact totals of this writer since its first batch."""
         return self._state().batches.counters()
@@ -330,7 +334,7 @@ class Intake:
         state = self._state()
         sequence = await asyncio.wrap_future(state.spool.append(header, chunks))
         self._sealer.noticed()
-        return self._accepted(spooled_state(header, state.writer.epoch, sequence), duplicate=False)
+        return self._accepted(spooled_state(header, state.writer.id, state.writer.epoch, sequence), duplicate=False)
 
     def _accepted(self, state: BatchState, *, duplicate: bool) -> Accepted:
         receipt = receipts.Receipt(
@@ -340,7 +344,7 @@ class Intake:
             sha256=state.sha256,
             bytes=state.bytes,
             received_at=state.received_at,
-            writer=self._writer_id,
+            writer=state.writer,
             epoch=state.epoch,
             sequence=state.sequence,
         )
