@@ -64,14 +64,21 @@ class RecordProof(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def prove_record(
-    store: ObjectStore, log: Log, size: int, entry_index: int, segment_position: int, row: int
+    store: ObjectStore,
+    log: Log,
+    size: int,
+    entry_index: int,
+    segment_position: int,
+    row: int,
+    *,
+    cosignatures: bytes = b"",
 ) -> dict[str, Any]:
     """The proof that the record is in the log of the first `size` entries; `size` must have a checkpoint.
 
-    Reads one row group. Raises ObjectMissing when there is no such checkpoint, entry, segment or row, FormatError when
-    what is stored is not what was signed.
+    `cosignatures`: lines to append to the stored checkpoint. Reads one row group. Raises ObjectMissing when there is
+    no such checkpoint, entry, segment or row, FormatError when what is stored is not what was signed.
     """
-    checkpoint = store.get(layout.checkpoint_key(size))
+    checkpoint = store.get(layout.checkpoint_key(size)) + cosignatures
     head = parse_checkpoint(parse(checkpoint).text)
     if head != Checkpoint(log.origin, size, log.root(size)):
         raise FormatError(f"the checkpoint at size {size} is not one of this log", hint="run `strongroom verify`")

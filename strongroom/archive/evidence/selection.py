@@ -91,7 +91,7 @@ def choose(log: Log, head: Checkpoint, picks: Iterable[Pick]) -> list[Chosen]:
             by_key.setdefault(which, []).append(rows)
         else:
             by_place.setdefault(which, []).append(rows)
-    for key, place in _places(log, head.size, set(by_key)).items():
+    for key, place in places(log, head.size, set(by_key)).items():
         by_place.setdefault(place, []).extend(by_key[key])
     chosen = [
         Chosen(*place, reference, _ascending(by_place[place], reference))
@@ -176,17 +176,17 @@ def _group_roots(reference: SegmentRef) -> list[bytes]:
     return groups
 
 
-def _places(log: Log, size: int, keys: set[str]) -> dict[str, tuple[int, int]]:
-    """(entry, position) of the segments named by `keys`, from one walk over the log."""
-    places: dict[str, tuple[int, int]] = {}
+def places(log: Log, size: int, keys: set[str]) -> dict[str, tuple[int, int]]:
+    """(entry, position) of the segments named by `keys`, from one walk over the log. Raises ObjectMissing."""
+    found: dict[str, tuple[int, int]] = {}
     if keys:
         for entry in log.entries(0, size):
             for position, reference in enumerate(entry.segments):
                 if reference.key in keys:
-                    places.setdefault(reference.key, (entry.index, position))
-    if missing := keys - set(places):
+                    found.setdefault(reference.key, (entry.index, position))
+    if missing := keys - set(found):
         raise ObjectMissing(f"no entry before size {size} names the segment {min(missing)}")
-    return places
+    return found
 
 
 def _ascending(picked: list[Iterable[int]], reference: SegmentRef) -> Sequence[int]:
