@@ -4,7 +4,7 @@ For sources whose records are read into plain values: each column names its Arro
 the first that leads to a usable value counts. A name in a path also matches with its first letter in the other case,
 since AWS writes the same finding as `accountId` (S3 export, EventBridge) and `AccountId` (API). `*` walks all elements
 of an array. Values are converted where nothing is lost (a number to text, "true" to true, ISO text to a time); what
-does not fit becomes null.
+does not fit becomes null. A column may bring a conversion of its own, such as the account out of an ARN.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from strongroom.ingest.sources import times
 from strongroom.ingest.sources.source import TEXT, TEXTS, TIME
 
 Path = tuple[str, ...]
+Convert = Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,16 @@ class Field:
     name: str
     type: pa.DataType
     paths: tuple[Path, ...]
+    convert: Convert | None = None
 
 
-def field(name: str, *paths: str, type: pa.DataType = TEXT) -> Field:
-    """A column read from the first of `paths` that has a value."""
-    return Field(name, type, tuple(tuple(path.split(".")) for path in paths))
+def field(name: str, *paths: str | Path, type: pa.DataType = TEXT, convert: Convert | None = None) -> Field:
+    """A column read from the first of `paths` that has a value.
+
+    A path with a dot in a name is given as a tuple. `convert` takes a JSON value to one of `type`, or to None.
+    """
+    walked = tuple(tuple(path.split(".")) if isinstance(path, str) else path for path in paths)
+    return Field(name, type, walked, convert)
 
 
 def schema(fields: Sequence[Field]) -> pa.Schema:
@@ -48,7 +54,7 @@ def table(fields: Sequence[Field], records: Sequence[Mapping[str, Any]]) -> pa.T
 
 def value(field: Field, record: Mapping[str, Any]) -> Any:
     """One cell: the first path with a value that fits the column's type, else None."""
-    convert = _CONVERTERS[field.type]
+    convert = field.convert or _CONVERTERS[field.type]
     for path in field.paths:
         found = _walk(record, path)
         converted = convert(found) if found is not None else None
@@ -140,7 +146,23 @@ _CONVERTERS: dict[pa.DataType, Callable[[Any], Any]] = {
 }
 
 
-def joined(table: pa.Table, identity: str, moment: str) -> pa.Array:
-    """`<identity>@<moment in microseconds>`: the identity of one version of something that is updated."""
-    moments = table[moment].cast(pa.int64()).cast(TEXT)
-    return pc.binary_join_element_wise(table[identity], moments, "@").combine_chunks()
+def of_arn(part: int) -> Convert:
+    """A conversion to one part of an ARN: 3 is the region, 4 the account. None where the ARN leaves it empty."""
+
+    def convert(value: Any) -> str | None:
+        name = text(value)
+        parts = name.split(":", 5) if name else []
+        return parts[part] or None if len(parts) == 6 and parts[0] == "arn" else None
+
+    return convert
+
+
+REGION_OF_ARN, ACCOUNT_OF_ARN = of_arn(3), of_arn(4)
+
+
+def joined(table: pa.Table, *columns: str) -> pa.Array:
+    """`<identity>@<moment in microseconds>`: columns as one identity, such as that of one version of something that is
+    updated. Null where one of them is."""
+    parts = [table[c].cast(pa.int64()).cast(TEXT) if table[c].type == TIME else table[c].cast(TEXT) for c in columns]
+    joined = pc.binary_join_element_wise(*parts, "@")
+    return joined.combine_chunks() if isinstance(joined, pa.ChunkedArray) else joined

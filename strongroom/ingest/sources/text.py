@@ -24,7 +24,6 @@ _RFC3164 = re.compile(r"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d (?P<host>[\w.:-]+) 
 _ISO = re.compile(r"(?<![\d-])[12]\d{3}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?(?!\d)", re.ASCII)
 _CLF = re.compile(r"\[(\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4})\]", re.ASCII)
 _AUDITD = re.compile(r"msg=audit\((\d{9,10}\.\d{3}):\d+\)", re.ASCII)
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _SEVERITIES = ("emergency", "alert", "critical", "error", "warning", "notice", "informational", "debug")
 
 
@@ -100,9 +99,7 @@ def _time(start: str) -> int | None:
         return times.microseconds(iso.group())
     clf = _CLF.search(start)
     if clf:
-        day, month, year, clock = clf[1][:2], clf[1][3:6], clf[1][7:11], clf[1][12:]
-        number = _MONTHS.index(month) + 1 if month in _MONTHS else 0
-        return times.microseconds(f"{year}-{number:02}-{day}T{clock}")
+        return times.common_log(clf[1])
     audit = _AUDITD.search(start)
     return times.microseconds(audit[1]) if audit else None
 

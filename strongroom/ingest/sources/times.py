@@ -2,7 +2,8 @@
 
 ISO 8601 in its usual spellings (`T` or a space, any number of decimals, `Z`, an offset or nothing, which means UTC) and
 numbers since the epoch in seconds, milli-, micro- or nanoseconds, told apart by their size. Anything else is None: an
-unknown time is better than a wrong one. Decimals beyond the microsecond are cut off.
+unknown time is better than a wrong one. Decimals beyond the microsecond are cut off. Access logs write the time as the
+Common Log Format does, `06/Feb/2019:00:00:38 +0000`: `common_log`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ _ISO = re.compile(
     re.ASCII,
 )
 _CANONICAL = r"^[12]\d{3}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z$"
+_COMMON_LOG = re.compile(r"(\d\d)/([A-Z][a-z]{2})/(\d{4}):(\d\d:\d\d:\d\d [+-]\d{4})", re.ASCII)
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -48,6 +51,14 @@ def microseconds(value: object) -> int | None:
         if _SMALLEST <= value < limit:
             return int(value * times // over) if isinstance(value, int) else round(value * times / over)
     return None
+
+
+def common_log(value: str) -> int | None:
+    """A time of the Common Log Format, without its brackets, as microseconds since the epoch, or None."""
+    match = _COMMON_LOG.fullmatch(value)
+    if match is None or match[2] not in MONTHS:
+        return None
+    return microseconds(f"{match[3]}-{MONTHS.index(match[2]) + 1:02}-{match[1]}T{match[4]}")
 
 
 def array(values: Sequence[str | None]) -> pa.Array:
