@@ -55,6 +55,7 @@ def verify(
     journal: Journal | None = None,
     resume: bool = False,
     seconds: float = math.inf,
+    run: str = "",
 ) -> Report:
     """Verify the archive in `store`. Raises ObjectMissing when there is none, StoreUnavailable when it can't be read.
 
@@ -64,6 +65,7 @@ def verify(
 
     `since` leaves out objects of entries under a checkpoint that an earlier run of this level or a deeper one covered.
     `journal` keeps the position for `resume`, which goes on there; after `seconds` the run stops at a position.
+    `run` names it in the report; "" for a new name, or that of the run gone on with.
     """
     begun = time.monotonic()
     kept = journal.load() if journal is not None and resume else None
@@ -93,6 +95,7 @@ def verify(
         deadline=begun + seconds,
         progress=progress,
     )
+    report.run = run or report.run
     holdings.check(rederive, threads, processes)
     report.finished = entries.timestamp(datetime.now(UTC))
     report.cost.seconds += time.monotonic() - begun

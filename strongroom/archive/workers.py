@@ -116,10 +116,15 @@ def _prepare(examiner: Examiner, parent: int) -> None:
     _own = examiner
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     pa.set_cpu_count(1)
-    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+    leave_with(parent)
 
 
-def _leave_with(parent: int) -> None:
+def leave_with(parent: int) -> None:
+    """End this process soon after `parent` has ended: nobody would read what it finds."""
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(_WATCH_SECONDS)
     os._exit(1)

@@ -18,7 +18,7 @@ from strongroom.service import auth, problems
 from strongroom.service.drain import Drain
 from strongroom.service.metrics import Measured
 from strongroom.service.node import Node
-from strongroom.service.routes import admin, ingest, log, probes, query, tlog
+from strongroom.service.routes import admin, ingest, log, probes, query, tlog, verification
 
 DESCRIPTION = """\
 A log archive that can prove its contents. Push logs, ask in SQL, verify.
@@ -53,7 +53,15 @@ def create_app(node: Node) -> FastAPI:
         **pages,
     )
     app.state.node = node
-    for router in (ingest.router, query.router, log.router, tlog.router, admin.router, probes.router):
+    for router in (
+        ingest.router,
+        query.router,
+        log.router,
+        tlog.router,
+        verification.router,
+        admin.router,
+        probes.router,
+    ):
         app.include_router(router)
     problems.install(app)
     app.add_middleware(problems.LastResort)

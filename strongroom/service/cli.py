@@ -1,8 +1,8 @@
 """The command line: the same code as the service, each command useful without it.
 
 Exit codes, everywhere: 0 done (verify: sound), 1 verification found something (doctor: something must be mended),
-2 could not run, 3 ingest quarantined or refused something. Errors are one line on stderr; `--json` is for machines.
-docs/cli.md is the reference page (a test compares).
+2 could not run (verify: or not to its end), 3 ingest quarantined or refused something. Errors are one line on stderr;
+`--json` is for machines. docs/cli.md is the reference page (a test compares).
 """
 
 from __future__ import annotations
@@ -25,13 +25,10 @@ from rich.table import Table
 
 from strongroom import __version__
 from strongroom.archive.errors import StrongroomError
-from strongroom.archive.findings import Level, Report
-from strongroom.service import acts, settings, tokens, witness_cli
-from strongroom.service.display import printable
+from strongroom.service import acts, settings, tokens, verify_cli, witness_cli
 from strongroom.service.errors import Forbidden
-from strongroom.service.settings import Settings
 
-SOUND, FINDINGS, FAILED, QUARANTINED = 0, 1, 2, 3
+FINDINGS, FAILED, QUARANTINED = 1, 2, 3
 
 app = typer.Typer(
     name="strongroom",
@@ -128,32 +125,7 @@ def query(
     asking.ask(chosen, text, _named(parameters or []), format=format, limit=limit, as_of=as_of, screen=screen)
 
 
-@app.command()
-def verify(
-    level: Annotated[Level, typer.Option("--level", help="How deep to look.")] = "complete",
-    trust: Annotated[
-        Path | None, typer.Option("--trust", help="Policy file: whose signatures count. Default: the state folder's.")
-    ] = None,
-    config: ConfigOption = None,
-    archive: ArchiveOption = None,
-    state: StateOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Verify the archive. Exit code 0: sound. 1: findings. 2: could not run."""
-    from strongroom.archive.stores.directory import DirectoryStore
-    from strongroom.service import verification
-    from strongroom.service.state import StateFolder
-
-    chosen = settings.load(config, {"archive": archive, "state": state})
-    _must_be_archive(chosen)
-    policy = trust or StateFolder(chosen.state.absolute()).policy
-    with _step_progress() as progress:
-        report = verification.verify(DirectoryStore(chosen.archive), policy, level, progress)
-    if as_json:
-        print(json.dumps(report.to_json()))
-    else:
-        _show(report)
-    raise typer.Exit(SOUND if report.sound else FINDINGS)
+app.command("verify")(verify_cli.verify)
 
 
 @app.command()
@@ -268,12 +240,6 @@ def _tokens(config: Path | None, state: Path | None) -> tuple[Path, tokens.Token
     return folder.acts, store
 
 
-def _must_be_archive(chosen: Settings) -> None:
-    """Looking must not create: a mistyped path is an error, not an empty archive."""
-    if not (chosen.archive / "archive.json").is_file():
-        _fail(f"no archive in {chosen.archive} (check --archive)")
-
-
 def _named(parameters: list[str]) -> dict[str, Any] | None:
     pairs = [parameter.partition("=") for parameter in parameters]
     for name, separator, _ in pairs:
@@ -282,44 +248,12 @@ def _named(parameters: list[str]) -> dict[str, Any] | None:
     return {name: value for name, _, value in pairs} or None
 
 
-def _show(report: Report) -> None:
-    if report.sound:
-        screen.print(f"[bold green]sound[/]  {report.level} verification of [bold]{report.origin}[/]")
-    else:
-        screen.print(f"[bold red]{len(report.findings)} finding(s)[/]  {report.level} verification of {report.origin}")
-    signed = report.checkpoint.size if report.checkpoint else 0
-    counts = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in report.counts.items())
-    screen.print(f"       {report.size:,} entries, {signed:,} of them under the newest signed checkpoint; {counts}")
-    for finding in report.findings:
-        facts = finding.to_json()
-        screen.print(f"\n[bold red]{finding.code}[/] ({finding.severity}): {facts['meaning']}")
-        told = {name: facts[name] for name in ("object", "expected", "actual")} | facts["where"]
-        for name, value in (told | {"next": facts["next_step"]}).items():
-            # What stands here may come from whoever changed the archive.
-            screen.print(f"  {name:<11} {printable(value)}", highlight=False, markup=False)
-    for note in report.notes:
-        screen.print(f"note: {printable(note)}", highlight=False, markup=False)
-
-
 @contextmanager
 def _byte_progress(total: int) -> Iterator[Callable[[int], None]]:
     columns = (TextColumn("reading"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=progress_screen, disable=not progress_screen.is_terminal) as bar:
         task = bar.add_task("reading", total=total)
         yield lambda more: bar.advance(task, more)
-
-
-@contextmanager
-def _step_progress() -> Iterator[Callable[[str, int, int], None]]:
-    with Progress(console=progress_screen, disable=not progress_screen.is_terminal, transient=True) as bar:
-        running: dict[str, Any] = {}
-
-        def show(what: str, done: int, total: int) -> None:
-            if what not in running:
-                running[what] = bar.add_task(what, total=total)
-            bar.update(running[what], completed=done, total=total)
-
-        yield show
 
 
 if __name__ == "__main__":

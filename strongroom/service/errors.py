@@ -15,9 +15,13 @@
         │   ├── NoSuchProof             a proof was asked for positions that don't fit the log
         │   ├── CosignatureRefused      no valid cosignature by a witness of the log's policy
         │   └── NotSealedYet            transient: the batch a question waits for is durable but not sealed
+        ├── OutsideError
+        │   ├── AlertNotSent            a sink did not take an alert
+        │   └── TimestampRefused        the time-stamping authority gave no timestamp that holds
         └── VerificationError
             ├── TrustMissing            there is no policy to verify against
-            ├── VerificationBusy        transient: one asked for over HTTP is running
+            ├── VerificationBusy        transient: one of that level is running
+            │   └── StoodDown               another node does this run
             └── VerificationFailed      it could not run to its end; nothing is known about the archive
 
 service/problems.py maps every class to a status, service/cli.py all of them to exit code 2.
@@ -112,6 +116,24 @@ class NotSealedYet(RequestError):
     code = "not-sealed-yet"
 
 
+class OutsideError(ServiceError):
+    """Somebody outside did not do what was asked."""
+
+    code = "outside"
+
+
+class AlertNotSent(OutsideError):
+    """A sink did not take an alert."""
+
+    code = "alert-not-sent"
+
+
+class TimestampRefused(OutsideError):
+    """The time-stamping authority gave no timestamp that holds."""
+
+    code = "timestamp-refused"
+
+
 class VerificationError(ServiceError):
     """A verification that says nothing about the archive."""
 
@@ -125,9 +147,15 @@ class TrustMissing(VerificationError):
 
 
 class VerificationBusy(VerificationError):
-    """A verification asked for over HTTP is running already."""
+    """A verification of that level is running already."""
 
     code = "verification-busy"
+
+
+class StoodDown(VerificationBusy):
+    """Another node does this run, or has done it."""
+
+    code = "verification-stood-down"
 
 
 class VerificationFailed(VerificationError):

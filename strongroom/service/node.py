@@ -32,14 +32,19 @@ from strongroom.ingest.sources import SOURCES
 from strongroom.query.engine import QueryEngine
 from strongroom.query.limits import QueryLimits
 from strongroom.query.views import ViewSource
+from strongroom.service.alerts.metrics import VerificationMetrics
 from strongroom.service.audit import Audit
 from strongroom.service.cosigning import Cosigning
 from strongroom.service.locks import exclusive
 from strongroom.service.metrics import Metrics
 from strongroom.service.settings import Settings
+from strongroom.service.schedule import Schedule
+from strongroom.service.scheduled import crons, make_verifier
 from strongroom.service.state import StateFolder, open_or_create
 from strongroom.service.tokens import TokenStore
-from strongroom.service.verification import Verifier
+from strongroom.service.timestamping import Timestamping
+from strongroom.service.verification import read_trust
+from strongroom.service.verifier import last_verdicts
 
 log = structlog.get_logger(__name__)
 
@@ -115,7 +120,11 @@ class Node:
         self.tokens.initialise()
         self.engine = query_engine(settings, self.store, self.log, self.writer.state.query)
         self.cosigning = Cosigning(self.store, self.log, self.writer.state.policy, settings.cosign_seconds)
-        self.verifier = Verifier(self.store.root, self.writer.state.policy, settings.verify_seconds)
+        self.timestamping = self._timestamping()
+        self.verifier = make_verifier(
+            settings, self.store, self.log, self.writer.name, self.writer.sign_checkpoint, self.writer.state.runs
+        )
+        self.schedule = Schedule(self.verifier, crons(settings), settings.verify_jitter_seconds, self.log.origin)
         self.metrics = Metrics(self._numbers)
         self._started: datetime | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -124,11 +133,20 @@ class Node:
         """Begin to work; when it returns, deliveries are accepted and questions answered."""
         try:
             await self.writer.start()
+        self.metrics.registry.register(
+            VerificationMetrics(self.verifier.runs.last, self.verifier.failures, self.verifier.alerts)
+        )
             await self.engine.start()
         except BaseException:
             await self.stop()
             raise
-        self._tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self.cosigning.run())]
+        work = [self._follow(), self.cosigning.run()]
+        if self.timestamping is not None:
+            work.append(self.timestamping.run())
+        if self.settings.verify_schedule == "service":
+            work.append(self.schedule.run())
+        await self.verifier.recover()
+        self._tasks = [asyncio.create_task(item) for item in work]
         self._started = datetime.now(UTC)
 
     async def stop(self) -> None:
@@ -144,6 +162,7 @@ class Node:
         """Why no delivery would be accepted now, "" when one would."""
         if self._started is None:
             return "starting or stopping"
+        await self.verifier.stop()
         if self.intake.counters().pending_bytes >= self.settings.spool_bytes:
             return "the spool is full until the sealer catches up"
         return ""
@@ -167,19 +186,39 @@ class Node:
 
     def _numbers(self) -> dict[str, tuple[str, float]]:
         """For the metrics: name -> (help, value)."""
+            "verified": last_verdicts(self.verifier.runs),
         signed = self.writer.signed
         numbers = {
             name: (f"Intake: {name.replace('_', ' ')}", float(value))
             for name, value in asdict(self.intake.counters()).items()
         }
-        return numbers | {
-            "log_entries": ("Entries in the log", float(self.log.size)),
-            "oldest_pending_seconds": (
-                "Age of the oldest acknowledged batch that is not sealed",
-                self.intake.oldest_pending_seconds,
-            ),
-            "problem": ("1 while something keeps batches from acceptance or seal", float(bool(self.intake.problem))),
-            "checkpoint_entries": ("Entries under the newest signed checkpoint", float(signed.size if signed else 0)),
+        return (
+            numbers
+            | {
+                "log_entries": ("Entries in the log", float(self.log.size)),
+                "oldest_pending_seconds": (
+                    "Age of the oldest acknowledged batch that is not sealed",
+                    self.intake.oldest_pending_seconds,
+                ),
+                "problem": (
+                    "1 while something keeps batches from acceptance or seal",
+                    float(bool(self.intake.problem)),
+                ),
+                "checkpoint_entries": (
+                    "Entries under the newest signed checkpoint",
+                    float(signed.size if signed else 0),
+                ),
+            }
+            | self._timestamp_numbers()
+        )
+
+    def _timestamp_numbers(self) -> dict[str, tuple[str, float]]:
+        stamping = self.timestamping
+        if stamping is None:
+            return {}
+        numbers = {
+            "timestamp_entries": ("Entries under the newest timestamped checkpoint", float(stamping.size)),
+            "timestamp_failures": ("Timestamps that were not to be had since the start", float(stamping.failures)),
         }
 
     async def _follow(self) -> None:
@@ -188,6 +227,18 @@ class Node:
             try:
                 await self.audit.collect()
                 await self.engine.refresh()
+        if stamping.stated is not None:
+            age = max(0.0, (datetime.now(UTC) - stamping.stated).total_seconds())
+            numbers["timestamp_age_seconds"] = ("Seconds since the newest timestamp", age)
+        return numbers
+
+    def _timestamping(self) -> Timestamping | None:
+        """Raises TrustMissing, FormatError when the authority's certificates can't be read."""
+        settings = self.settings
+        if not settings.tsa_url:
+            return None
+        roots = read_trust(self.writer.state.policy, settings.tsa_roots).tsa_roots
+        return Timestamping(self.store, self.log, settings.tsa_url, roots, settings.timestamp_seconds)
             except StrongroomError as error:
                 log.warning("following the log failed", code=error.code, detail=error.message)
             await asyncio.sleep(FOLLOW_SECONDS)

@@ -12,10 +12,12 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from datetime import UTC
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from apscheduler.triggers.cron import CronTrigger
 from pydantic import Field, FilePath, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -90,7 +92,38 @@ class Settings(BaseSettings):
     cosign_seconds: Seconds = Field(
         10.0, description="How often new checkpoints are sent to the policy's witnesses that have an address."
     )
-    verify_seconds: Seconds = Field(3600.0, description="A verification asked over HTTP that runs longer is killed.")
+    tsa_url: str = Field(
+        "", description="RFC 3161 time-stamping authority that checkpoints are sent to. Empty: no timestamps."
+    )
+    tsa_roots: Path | None = Field(
+        None,
+        description="PEM file with the authority's root certificates; keep old ones in it. "
+        "Empty: `<trust file>.tsa.pem`, if there is one, for verification.",
+    )
+    timestamp_seconds: Seconds = Field(3600.0, description="At most one timestamp in so many seconds.")
+    verify_seconds: Seconds = Field(
+        7200.0, description="A verification of this node stops after so many seconds; the next of its level goes on."
+    )
+    verify_workers: int = Field(2, ge=1, le=64, description="Threads, or processes for parsing, of a verification.")
+    verify_fraction: float = Field(0.05, gt=0, le=1, description="Part of the objects that level `sampled` draws.")
+    verify_schedule: Literal["service", "outside"] = Field(
+        "service", description="Who starts what is due: the service, or `strongroom verify --scheduled`."
+    )
+    verify_quick: str = Field("*/5 * * * *", description="Cron expression (UTC) of level `quick`. Empty: never.")
+    verify_inventory: str = Field("", description="Cron expression (UTC) of level `inventory`. Empty: never.")
+    verify_complete: str = Field("17 2 * * *", description="Cron expression (UTC) of level `complete`. Empty: never.")
+    verify_sampled: str = Field("47 4 * * sun", description="Cron expression (UTC) of level `sampled`. Empty: never.")
+    verify_deep: str = Field("", description="Cron expression (UTC) of level `deep`. Empty: never.")
+    verify_jitter_seconds: float = Field(20.0, ge=0, description="Most a scheduled verification is delayed, at random.")
+    alert_repeat_seconds: Seconds = Field(
+        86_400.0, description="The same trouble, found again, is told again after so many seconds."
+    )
+    alert_webhook: str = Field("", description="URL that alerts are sent to by POST.")
+    alert_webhook_secret: Path | None = Field(
+        None, description="File with the secret the webhook is signed with: `whsec_` and base64 of 24 bytes or more."
+    )
+    alert_sns_topic: str = Field("", description="ARN of the Amazon SNS topic that alerts are published to.")
+    alert_security_hub: bool = Field(False, description="Import findings into AWS Security Hub.")
 
     @field_validator("origin")
     @classmethod
@@ -115,8 +148,23 @@ class Settings(BaseSettings):
             raise ValueError("must be <host>:<port>, such as 127.0.0.1:8420 or [::1]:8420")
         return value
 
+    @field_validator("verify_quick", "verify_inventory", "verify_complete", "verify_sampled", "verify_deep")
+    @classmethod
+    def _is_a_cron_expression(cls, value: str) -> str:
+        if value:
+            try:
+                CronTrigger.from_crontab(value, timezone=UTC)
+            except ValueError as error:
+                raise ValueError(f"no cron expression of five fields: {error}") from None
+        return value
+
     @model_validator(mode="after")
     def _fit_together(self) -> Settings:
+        if self.tsa_url and self.tsa_roots is None:
+            # An answer that can't be verified is not kept.
+            raise ValueError("tsa_url needs tsa_roots, the authority's root certificates")
+        if bool(self.alert_webhook) != (self.alert_webhook_secret is not None):
+            raise ValueError("alert_webhook and alert_webhook_secret must be given together")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key must be given together")
         archive, state = self.archive.absolute(), self.state.absolute()

@@ -4,7 +4,9 @@
     keys/log.pem           the log's private keys, mode 0600     keys/receipts.pem   the receipts' key
     signer/memory.json     the last checkpoint the signer signed
     verifier/policy        whose signatures count, in C2SP tlog-policy form; written once, when the keys are made
-    verifier/policy.memory.json   the newest checkpoint a sound verification has seen
+    verifier/policy.memory.json   the newest checkpoint a sound verification has seen (what else lies beside the policy:
+                           service/verification.py)
+    verifier/runs/         verifications of this node     verifier/alerts.json   what was told to whom
     tokens.json            bearer tokens, hashed
     writers/<writer>/      spool and batch index of each writer     acts/   administrative acts not yet in the archive
     query/                 caches of the query engine; may be deleted at any time
@@ -62,6 +64,14 @@ class StateFolder:
     @property
     def acts(self) -> Path:
         return self.root / "acts"
+    @property
+    def runs(self) -> Path:
+        return self.root / "verifier" / "runs"
+
+    @property
+    def alerts(self) -> Path:
+        return self.root / "verifier" / "alerts.json"
+
 
     @property
     def query(self) -> Path:
@@ -95,7 +105,7 @@ def open_or_create(folder: StateFolder, store: ObjectStore, *, origin: str, writ
     known = {signer.key.vkey() for signer in signers}
     if folder.signer_memory.exists() is False and not known & set(log.identity.keys):
         raise StateUnusable(
-            f"the keys in {folder.log_key} are not the archive's first keys",
+            f"the keys in {folder.log_key} are not this archive's keys",
             hint="use the state folder that this archive was made with",
         )
     if not folder.policy.exists():

@@ -1,35 +1,60 @@
-"""Verification as the service and the command line run it: on the verifier's own trust, with this version's parsers.
+"""Verification as the command line runs it: on the verifier's own trust, with this version's parsers.
 
-The policy (whose signatures count) is a file of the verifier, and beside it lies his memory `<policy>.memory.json`: the
-newest checkpoint a sound verification has seen. Only a sound verification moves the memory on, and never backwards.
+The policy (whose signatures count) is a file of the verifier. What belongs to it lies beside it, named after it:
 
-Over HTTP, verification is the command line in a process of its own, at lower priority: it reads the whole archive, and
-must not take the event loop, the memory or the interpreter lock from acknowledging deliveries.
+    <policy>.memory.json       the newest checkpoint a sound verification has seen; moves on only when sound, never back
+    <policy>.tsa.pem           root certificates of the time-stamping authorities whose tokens count
+    <policy>.levels/<level>    the checkpoint up to which a run of that level, or a deeper one, found all objects sound
+    <policy>.progress/<level>  how far an unfinished run has come, and a lock: one run of a level at a time keeps it
+                               (the service's runs have progress of their own: people can't get in their way)
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import json
-import os
-import sys
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import pyarrow as pa
 
 from strongroom.archive import policy as policy_file
+from strongroom.archive import timestamps
 from strongroom.archive import verify as archive_verify
 from strongroom.archive.findings import Level, Report
 from strongroom.archive.holdings import Progress
+from strongroom.archive.note import Checkpoint
+from strongroom.archive.progress import Journal
 from strongroom.archive.stores.store import ObjectStore
 from strongroom.archive.trust import Trust, recall, remember
 from strongroom.ingest.sources import SOURCES
-from strongroom.service.errors import TrustMissing, VerificationBusy, VerificationFailed
-from strongroom.service.locks import exclusive
+from strongroom.service.errors import TrustMissing, VerificationBusy
+from strongroom.service.locks import attempted, exclusive
 
-_NICENESS = 10
+# A run of the level on the left has done what one of those on the right would.
+_COVERS: Mapping[Level, tuple[Level, ...]] = {
+    "deep": ("deep", "complete", "inventory"),
+    "complete": ("complete", "inventory"),
+    "inventory": ("inventory",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How to verify. `resume`: go on where an unfinished run of this level was; `incremental`: only what no earlier
+    one has covered; `seconds`: stop after; `live`: a signer is at work; `run`: the id to report under, "" for a new
+    one; `tsa_roots`: instead of the file beside the policy."""
+
+    level: Level
+    workers: int = 2
+    fraction: float = 0.05
+    resume: bool = False
+    incremental: bool = False
+    seconds: float = math.inf
+    live: bool = False
+    run: str = ""
+    tsa_roots: Path | None = None
 
 
 def memory_of(policy: Path) -> Path:
@@ -37,31 +62,66 @@ def memory_of(policy: Path) -> Path:
     return policy.with_name(policy.name + ".memory.json")
 
 
-def read_trust(policy: Path) -> Trust:
-    """The trust in the policy file and the memory beside it. Raises TrustMissing, FormatError."""
+def tsa_roots_of(policy: Path) -> Path:
+    """The time-stamping authorities that belong to a policy file."""
+    return policy.with_name(policy.name + ".tsa.pem")
+
+
+def progress_of(policy: Path, level: Level, run: str = "") -> Path:
+    """The progress of an unfinished run that belongs to a policy file; `run` is not "" for the service's."""
+    return policy.with_name(policy.name + ".progress") / f"{level}{'-service' if run else ''}.json"
+
+
+def read_trust(policy: Path, tsa_roots: Path | None = None) -> Trust:
+    """The trust in the policy file and what lies beside it. Raises TrustMissing, FormatError."""
+    beside = tsa_roots_of(policy)
     try:
         text = policy.read_text("utf-8")
+        roots = tsa_roots or (beside if beside.exists() else None)
+        pem = roots.read_bytes() if roots else b""
     except (OSError, UnicodeDecodeError) as error:
         raise TrustMissing(
             f"trust file {policy}: {error}",
             hint="it is made with the archive, in the state folder; name one with --trust",
         ) from None
-    return Trust(policy_file.parse(text), recall(memory_of(policy)))
+    return Trust(policy_file.parse(text), recall(memory_of(policy)), timestamps.roots_of(pem) if pem else ())
 
 
-def verify(store: ObjectStore, policy: Path, level: Level, progress: Progress | None = None) -> Report:
-    """Verify, and remember the checkpoint when sound. Raises TrustMissing, ObjectMissing, StoreUnavailable."""
-    trust = read_trust(policy)
-    report = archive_verify.verify(store, trust, level, rederive=rederive, progress=progress)
-    newest = report.checkpoint
-    if report.sound and newest is not None and (trust.memory is None or newest.size > trust.memory.size):
+def verify(store: ObjectStore, policy: Path, asked: Asked, progress: Progress | None = None) -> Report:
+    """Verify, and remember the checkpoint when sound.
+
+    Raises TrustMissing, VerificationBusy when it is to resume what is running, ObjectMissing, StoreUnavailable.
+    """
+    trust = read_trust(policy, asked.tsa_roots)
+    path = progress_of(policy, asked.level, asked.run)
+    with contextlib.ExitStack() as held:
         try:
-            with exclusive(memory_of(policy).with_suffix(".lock")):
-                seen = recall(memory_of(policy))
-                if seen is None or seen.size < newest.size:
-                    remember(memory_of(policy), newest)
-        except OSError as error:
-            report.notes.append(f"the verifier's memory could not be written: {error}")
+            mine = held.enter_context(attempted(path.with_suffix(".lock")))
+        except OSError:  # a policy on a medium that can't be written: verify without keeping anything
+            mine = False
+        if asked.resume and not mine and not asked.run:
+            raise VerificationBusy(
+                f"the progress of the {asked.level} verification in {path} is in use, or can't be written",
+                hint="wait for the one that is running, or leave out --resume",
+            )
+        report = archive_verify.verify(
+            store,
+            trust,
+            asked.level,
+            rederive=rederive,
+            progress=progress,
+            threads=asked.workers,
+            processes=asked.workers,
+            fraction=asked.fraction,
+            live=asked.live,
+            since=_covered(policy, asked.level) if asked.incremental else None,
+            journal=Journal(path) if mine else None,
+            resume=asked.resume,
+            seconds=asked.seconds,
+            run=asked.run,
+        )
+    if report.sound and report.checkpoint is not None:
+        _remember(policy, asked.level, report.checkpoint, report)
     return report
 
 
@@ -73,42 +133,20 @@ def rederive(source: str, rows: pa.Table) -> pa.Table | None:
     return parser.derive(rows.column("raw").to_pylist(), rows.column("context").to_pylist())
 
 
-class Verifier:
-    """Runs verifications for the service, one at a time, each in a process of its own."""
+def _remember(policy: Path, level: Level, newest: Checkpoint, report: Report) -> None:
+    try:
+        with exclusive(memory_of(policy).with_suffix(".lock")):
+            for path in (memory_of(policy), *(_level_file(policy, covered) for covered in _COVERS.get(level, ()))):
+                seen = recall(path)
+                if seen is None or seen.size < newest.size:
+                    remember(path, newest)
+    except OSError as error:
+        report.notes.append(f"the verifier's memory could not be written: {error}")
 
-    def __init__(self, archive: Path, policy: Path, seconds: float) -> None:
-        self._archive = archive
-        self._policy = policy
-        self._seconds = seconds
-        self._busy = asyncio.Lock()
 
-    async def run(self, level: Level) -> dict[str, Any]:
-        """The report, sound or not. Raises VerificationBusy, VerificationFailed."""
-        if self._busy.locked():
-            raise VerificationBusy("a verification is running", hint="wait for it")
-        async with self._busy:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *("-m", "strongroom.service.cli", "verify", "--json", "--level", level),
-                *("--archive", str(self._archive), "--trust", str(self._policy)),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-            )
-            try:
-                with contextlib.suppress(ProcessLookupError):
-                    os.setpriority(os.PRIO_PROCESS, process.pid, _NICENESS)
-                output, errors = await asyncio.wait_for(process.communicate(), self._seconds)
-            except TimeoutError:
-                raise VerificationFailed(
-                    f"not finished within {self._seconds:g} seconds",
-                    hint="raise verify_seconds, or use the command line",
-                ) from None
-            finally:
-                # Also when the client left or the service stops: nobody would read the report.
-                if process.returncode is None:
-                    process.kill()
-                    await process.wait()
-        if process.returncode not in (0, 1):
-            raise VerificationFailed(errors.decode(errors="replace").strip() or f"exit code {process.returncode}")
-        return cast(dict[str, Any], json.loads(output))
+def _covered(policy: Path, level: Level) -> Checkpoint | None:
+    return recall(_level_file(policy, level))
+
+
+def _level_file(policy: Path, level: Level) -> Path:
+    return policy.with_name(policy.name + ".levels") / f"{level}.json"

@@ -1,4 +1,4 @@
-"""Running the node: what it does, whether the archive is sound, and who may come in.
+"""Running the node: what it does, and who may come in.
 
 Every administrative act is recorded before it takes effect.
 """
@@ -8,11 +8,10 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Request
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
-from strongroom.archive.findings import Level
 from strongroom.service.acts import Act, act
 from strongroom.service.auth import Requires
 from strongroom.service.routes.answers import Json, address_of, node_of
@@ -21,7 +20,6 @@ from strongroom.service.tokens import Principal, Role
 router = APIRouter(tags=["admin"])
 
 MAY_WATCH = Requires("investigator", "auditor", "admin")
-MAY_VERIFY = Requires("auditor", "admin")
 MAY_ADMINISTER = Requires("admin")
 
 
@@ -51,42 +49,6 @@ class TokenWanted(BaseModel):
 async def status(request: Request) -> Json:
     """Batches and records: received = sealed + quarantined + duplicate, once nothing is pending."""
     return Json(node_of(request).status())
-
-
-@router.post("/v1/verify", summary="Verify the archive")
-async def verify(
-    request: Request,
-    principal: Annotated[Principal, Depends(MAY_VERIFY)],
-    level: Annotated[Level, Query(description="quick, complete or deep")] = "quick",
-) -> Json:
-    """Run one verification in a process of its own and answer with its report, sound or not.
-
-    It rests on this node's trust file. Who does not trust this node runs `strongroom verify` against a copy.
-    """
-    node = node_of(request)
-    asked = act(
-        "verify",
-        actor=principal.label,
-        role=principal.role,
-        address=address_of(request),
-        outcome="started",
-        level=level,
-    )
-    await node.audit.record(asked)
-    report = await node.verifier.run(level)
-    node.audit.record_soon(
-        act(
-            "verify",
-            actor=principal.label,
-            role=principal.role,
-            address=address_of(request),
-            outcome="success" if report["sound"] else "failure",
-            id=asked.id,
-            level=level,
-            findings=[f"{finding['code']} {finding['object']}" for finding in report["findings"]][:100],
-        )
-    )
-    return Json(report)
 
 
 @router.get("/v1/tokens", summary="All tokens, without their secrets", dependencies=[Depends(MAY_ADMINISTER)])

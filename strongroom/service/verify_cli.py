@@ -1,0 +1,155 @@
+"""`strongroom verify`: by hand, on a schedule of somebody else's, or as the service's child."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from strongroom.archive.errors import ObjectMissing
+from strongroom.archive.findings import Level, Report
+from strongroom.service import settings
+from strongroom.service.display import printable
+from strongroom.service.settings import Settings
+
+SOUND, FINDINGS, NOT_RUN = 0, 1, 2
+
+screen = Console(soft_wrap=True)
+progress_screen = Console(stderr=True)
+
+
+def verify(
+    level: Annotated[Level | None, typer.Option("--level", help="How deep to look; default: complete.")] = None,
+    trust: Annotated[
+        Path | None, typer.Option("--trust", help="Policy file: whose signatures count. Default: the state folder's.")
+    ] = None,
+    tsa_roots: Annotated[
+        Path | None, typer.Option("--tsa-roots", help="Time-stamping authorities. Default: <policy>.tsa.pem.")
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="Threads, or processes for parsing.")] = 2,
+    fraction: Annotated[float, typer.Option("--fraction", min=0.0, max=1.0, help="Part that `sampled` draws.")] = 0.05,
+    incremental: Annotated[
+        bool, typer.Option("--incremental", help="Only what no earlier sound run of this level has looked at.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where an unfinished run of this level was, if there is one.")
+    ] = False,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", min=0.0, help="Stop after so many; --resume goes on.")
+    ] = None,
+    scheduled: Annotated[
+        bool, typer.Option("--scheduled", help="Run what the settings say is due (or --level), file it, send alerts.")
+    ] = False,
+    live: Annotated[
+        bool, typer.Option("--live", help="A service signs meanwhile: wait for it instead of reporting its tail.")
+    ] = False,
+    run: Annotated[
+        str, typer.Option("--run", help="Id to report under; ends with the process that started it (for services).")
+    ] = "",
+    config: Annotated[
+        Path | None, typer.Option("--config", envvar="STRONGROOM_CONFIG", help="TOML file with settings.")
+    ] = None,
+    archive: Annotated[Path | None, typer.Option("--archive", help="Folder of the archive.")] = None,
+    state: Annotated[Path | None, typer.Option("--state", help="Folder of keys, tokens, spool, memory.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Verify the archive. Exit code 0: sound. 1: findings. 2: could not run, or not to its end."""
+    chosen = settings.load(config, {"archive": archive, "state": state, "tsa_roots": tsa_roots})
+    if not (chosen.archive / "archive.json").is_file():
+        # Looking must not create: a mistyped path is an error, not an empty archive.
+        raise ObjectMissing(f"no archive in {chosen.archive}", hint="check --archive")
+    if scheduled:
+        raise typer.Exit(_run_scheduled(chosen, level, as_json))
+    from strongroom.archive.stores.directory import DirectoryStore
+    from strongroom.archive.workers import leave_with
+    from strongroom.service import verification
+    from strongroom.service.state import StateFolder
+
+    if run:
+        leave_with(os.getppid())
+    policy = trust or StateFolder(chosen.state.absolute()).policy
+    asked = verification.Asked(
+        level or "complete",
+        workers=workers,
+        fraction=fraction,
+        resume=resume,
+        incremental=incremental,
+        seconds=math.inf if seconds is None else seconds,
+        live=live,
+        run=run,
+        tsa_roots=chosen.tsa_roots,
+    )
+    with _step_progress() as progress:
+        report = verification.verify(DirectoryStore(chosen.archive), policy, asked, progress)
+    if as_json:
+        print(json.dumps(report.to_json()))
+    else:
+        _show(report)
+    raise typer.Exit(exit_code(report.to_json()))
+
+
+def exit_code(report: dict[str, Any]) -> int:
+    """0 sound, 1 findings, 2 nothing found but not everything looked at."""
+    if report["findings"]:
+        return FINDINGS
+    return SOUND if report["sound"] else NOT_RUN
+
+
+def _run_scheduled(chosen: Settings, level: Level | None, as_json: bool) -> int:
+    from strongroom.service import logs, scheduled
+
+    logs.configure(chosen.log_format, chosen.log_level)
+    reports = scheduled.run_due(chosen, level)
+    if as_json:
+        print(json.dumps(reports))
+    for report in reports if not as_json else []:
+        screen.print(f"{report['level']}: {report['verdict']} ({report['run']})")
+    codes = {exit_code(report) for report in reports}
+    # What was found outweighs what could not be looked at.
+    return FINDINGS if FINDINGS in codes else max(codes, default=SOUND)
+
+
+def _show(report: Report) -> None:
+    colour = {"sound": "green", "tampered": "red"}.get(report.verdict, "yellow")
+    found = f", {len(report.findings)} finding(s)" if report.findings else ""
+    screen.print(f"[bold {colour}]{report.verdict}[/]{found}  {report.level} verification of [bold]{report.origin}[/]")
+    signed = report.checkpoint.size if report.checkpoint else 0
+    counts = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in report.counts.items())
+    screen.print(f"       {report.size:,} entries, {signed:,} of them under the newest signed checkpoint; {counts}")
+    cost = report.cost.to_json()
+    screen.print(
+        f"       {cost['seconds']:,.1f} s, {cost['bytes_read']:,} bytes read of {cost['bytes_held']:,}; "
+        f"a terabyte at this rate: {cost['seconds_per_tb'] / 3600:,.1f} h"
+    )
+    for finding in report.findings:
+        facts = finding.to_json()
+        screen.print(f"\n[bold red]{finding.code}[/] ({finding.severity}): {facts['meaning']}")
+        told = {name: facts[name] for name in ("object", "expected", "actual")} | facts["where"]
+        for name, value in (told | {"next": facts["next_step"]}).items():
+            # What stands here may come from whoever changed the archive.
+            screen.print(f"  {name:<11} {printable(value)}", highlight=False, markup=False)
+    for reason in report.incomplete:
+        screen.print(f"not looked at: {printable(reason)}", highlight=False, markup=False)
+    for note in report.notes:
+        screen.print(f"note: {printable(note)}", highlight=False, markup=False)
+
+
+@contextmanager
+def _step_progress() -> Iterator[Callable[[str, int, int], None]]:
+    with Progress(console=progress_screen, disable=not progress_screen.is_terminal, transient=True) as bar:
+        running: dict[str, Any] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in running:
+                running[what] = bar.add_task(what, total=total)
+            bar.update(running[what], completed=done, total=total)
+
+        yield show
