@@ -37,12 +37,12 @@ from strongroom.service.audit import Audit
 from strongroom.service.cosigning import Cosigning
 from strongroom.service.locks import exclusive
 from strongroom.service.metrics import Metrics
-from strongroom.service.settings import Settings
 from strongroom.service.schedule import Schedule
 from strongroom.service.scheduled import crons, make_verifier
+from strongroom.service.settings import Settings
 from strongroom.service.state import StateFolder, open_or_create
-from strongroom.service.tokens import TokenStore
 from strongroom.service.timestamping import Timestamping
+from strongroom.service.tokens import TokenStore
 from strongroom.service.verification import read_trust
 from strongroom.service.verifier import last_verdicts
 
@@ -126,6 +126,9 @@ class Node:
         )
         self.schedule = Schedule(self.verifier, crons(settings), settings.verify_jitter_seconds, self.log.origin)
         self.metrics = Metrics(self._numbers)
+        self.metrics.registry.register(
+            VerificationMetrics(self.verifier.runs.last, self.verifier.failures, self.verifier.alerts)
+        )
         self._started: datetime | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -133,9 +136,6 @@ class Node:
         """Begin to work; when it returns, deliveries are accepted and questions answered."""
         try:
             await self.writer.start()
-        self.metrics.registry.register(
-            VerificationMetrics(self.verifier.runs.last, self.verifier.failures, self.verifier.alerts)
-        )
             await self.engine.start()
         except BaseException:
             await self.stop()
@@ -155,6 +155,7 @@ class Node:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.verifier.stop()
         await self.engine.stop()
         await self.writer.stop()
 
@@ -162,7 +163,6 @@ class Node:
         """Why no delivery would be accepted now, "" when one would."""
         if self._started is None:
             return "starting or stopping"
-        await self.verifier.stop()
         if self.intake.counters().pending_bytes >= self.settings.spool_bytes:
             return "the spool is full until the sealer catches up"
         return ""
@@ -179,6 +179,7 @@ class Node:
             "log": {"size": self.log.size, "root": self.log.root().hex()},
             "checkpoint": {"size": signed.size, "root": signed.root.hex()} if signed else None,
             "witnesses": {name: asdict(standing) for name, standing in self.cosigning.standings.items()},
+            "verified": last_verdicts(self.verifier.runs),
             "counters": asdict(self.intake.counters()),
             "oldest_pending_seconds": round(self.intake.oldest_pending_seconds, 3),
             "problem": str(self.intake.problem) if self.intake.problem else None,
@@ -186,7 +187,6 @@ class Node:
 
     def _numbers(self) -> dict[str, tuple[str, float]]:
         """For the metrics: name -> (help, value)."""
-            "verified": last_verdicts(self.verifier.runs),
         signed = self.writer.signed
         numbers = {
             name: (f"Intake: {name.replace('_', ' ')}", float(value))
@@ -220,13 +220,6 @@ class Node:
             "timestamp_entries": ("Entries under the newest timestamped checkpoint", float(stamping.size)),
             "timestamp_failures": ("Timestamps that were not to be had since the start", float(stamping.failures)),
         }
-
-    async def _follow(self) -> None:
-        """See what other writers appended and what the command line did, as long as the service runs."""
-        while True:
-            try:
-                await self.audit.collect()
-                await self.engine.refresh()
         if stamping.stated is not None:
             age = max(0.0, (datetime.now(UTC) - stamping.stated).total_seconds())
             numbers["timestamp_age_seconds"] = ("Seconds since the newest timestamp", age)
@@ -239,6 +232,13 @@ class Node:
             return None
         roots = read_trust(self.writer.state.policy, settings.tsa_roots).tsa_roots
         return Timestamping(self.store, self.log, settings.tsa_url, roots, settings.timestamp_seconds)
+
+    async def _follow(self) -> None:
+        """See what other writers appended and what the command line did, as long as the service runs."""
+        while True:
+            try:
+                await self.audit.collect()
+                await self.engine.refresh()
             except StrongroomError as error:
                 log.warning("following the log failed", code=error.code, detail=error.message)
             await asyncio.sleep(FOLLOW_SECONDS)

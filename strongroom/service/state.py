@@ -58,13 +58,6 @@ class StateFolder:
         return self.root / "verifier" / "policy"
 
     @property
-    def tokens(self) -> Path:
-        return self.root / "tokens.json"
-
-    @property
-    def acts(self) -> Path:
-        return self.root / "acts"
-    @property
     def runs(self) -> Path:
         return self.root / "verifier" / "runs"
 
@@ -72,6 +65,13 @@ class StateFolder:
     def alerts(self) -> Path:
         return self.root / "verifier" / "alerts.json"
 
+    @property
+    def tokens(self) -> Path:
+        return self.root / "tokens.json"
+
+    @property
+    def acts(self) -> Path:
+        return self.root / "acts"
 
     @property
     def query(self) -> Path:
@@ -105,7 +105,7 @@ def open_or_create(folder: StateFolder, store: ObjectStore, *, origin: str, writ
     known = {signer.key.vkey() for signer in signers}
     if folder.signer_memory.exists() is False and not known & set(log.identity.keys):
         raise StateUnusable(
-            f"the keys in {folder.log_key} are not this archive's keys",
+            f"the keys in {folder.log_key} are not the archive's first keys",
             hint="use the state folder that this archive was made with",
         )
     if not folder.policy.exists():
