@@ -98,6 +98,7 @@ class Catalog:
         self._entries: list[Entry] = []
         self._segments: list[Segment] = []
         self._starts: list[int] = []  # entry index of each segment, for cutting at a tree size
+        self._places: dict[str, tuple[int, int]] = {}
         self.problems: list[str] = []
 
     @property
@@ -112,6 +113,7 @@ class Catalog:
                 found = self._segments_of(entry)
                 self._segments += found
                 self._starts += [entry.index] * len(found)
+                self._places |= {ref.key: (entry.index, position) for position, ref in enumerate(entry.segments)}
                 self._entries.append(entry)
             return len(self._entries)
 
@@ -131,6 +133,10 @@ class Catalog:
         wanted = None if sources is None else set(sources)
         upto = bisect_left(self._starts, size)
         return [segment for segment in self._segments[:upto] if wanted is None or segment.source in wanted]
+
+    def place(self, segment: str) -> tuple[int, int] | None:
+        """The entry that names the segment and its position there, None when none does."""
+        return self._places.get(segment)
 
     def entries_table(self, size: int) -> pa.Table:
         """The view `entries` at tree size `size`."""

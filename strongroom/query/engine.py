@@ -139,6 +139,10 @@ class QueryEngine:
         keys = tuple(segment.key for segment in segments)
         return Answer(snapshot, keys, results.CONTENT_TYPES[format], body, body.finished)
 
+    def place(self, segment: str) -> tuple[int, int] | None:
+        """Entry index of a segment and its position among that entry's segments, None when no entry names it."""
+        return self._catalog.place(segment)
+
     def catalog(self) -> dict[str, Any]:
         """What can be asked: views with their columns, ranges and counts, on the newest snapshot."""
         snapshot = self._catalog.snapshot()

@@ -14,7 +14,12 @@
         │   ├── NotAcceptable           no format among those the client accepts
         │   ├── NoSuchProof             a proof was asked for positions that don't fit the log
         │   ├── CosignatureRefused      no valid cosignature by a witness of the log's policy
-        │   └── NotSealedYet            transient: the batch a question waits for is durable but not sealed
+        │   ├── NotSealedYet            transient: the batch a question waits for is durable but not sealed
+        │   ├── NotSignedYet            transient: no checkpoint covers what a proof was asked for
+        │   ├── NoAddresses             a question for evidence does not answer with records' addresses
+        │   ├── EvidenceCut             a limit that nobody asked for cut the records to be exported
+        │   ├── EvidenceTooLarge        the bundle would be larger than the settings allow
+        │   └── EvidenceBusy            transient: as many bundles as may be are being made or fetched
         ├── OutsideError
         │   ├── AlertNotSent            a sink did not take an alert
         │   └── TimestampRefused        the time-stamping authority gave no timestamp that holds
@@ -114,6 +119,36 @@ class NotSealedYet(RequestError):
     """The batch a question waits for is durable but not sealed yet."""
 
     code = "not-sealed-yet"
+
+
+class NotSignedYet(RequestError):
+    """No checkpoint covers yet what a proof was asked for."""
+
+    code = "not-signed-yet"
+
+
+class NoAddresses(RequestError):
+    """A question for evidence does not answer with `_segment` and `_row`."""
+
+    code = "no-addresses"
+
+
+class EvidenceCut(RequestError):
+    """A limit that nobody asked for cut the records to be exported."""
+
+    code = "evidence-cut"
+
+
+class EvidenceTooLarge(RequestError):
+    """The bundle would be larger than the settings allow."""
+
+    code = "evidence-too-large"
+
+
+class EvidenceBusy(RequestError):
+    """As many bundles as may be are being made or fetched."""
+
+    code = "evidence-busy"
 
 
 class OutsideError(ServiceError):

@@ -72,6 +72,9 @@ STATUS: dict[type[archive.StrongroomError], tuple[int, str]] = {
     service.BadToken: (400, "No such token can be made"),
     service.NotAcceptable: (406, "No such format"),
     service.NoSuchProof: (400, "No such proof"),
+    service.NoAddresses: (400, "The question does not say which records"),
+    service.EvidenceCut: (400, "The evidence would not be all of it"),
+    service.EvidenceTooLarge: (400, "The bundle would be too large"),
     service.CosignatureRefused: (400, "No cosignature of a known witness"),
 }
 
