@@ -109,9 +109,9 @@ class History:
             for violation in found:
                 if violation.code != "ENTRY_CHAIN":
                     blame(violation.code, index, violation.expected, violation.actual)
-        for index, found in self.violations.items():
-            for violation in (v for v in found if v.code == "ENTRY_CHAIN"):
-                self._judge_link(index, violation, report, blame)
+        broken = {i: v for i, found in self.violations.items() for v in found if v.code == "ENTRY_CHAIN"}
+        for index, violation in broken.items():
+            self._judge_link(index, violation, index + 1 in broken, report, blame)
         if self.first_bad is not None and not any(last_good <= index < self.first_bad[0].size for index in self.bad):
             self._judge_bracket(*self.first_bad, report, blame)
         for remark in self.ring.remarks:
@@ -234,18 +234,26 @@ class History:
         return not (standing.out_of_window or standing.missing)
 
     def _judge_link(
-        self, index: int, violation: Violation, report: Report, blame: Callable[[str, int, str, str], None]
+        self,
+        index: int,
+        violation: Violation,
+        next_too: bool,
+        report: Report,
+        blame: Callable[[str, int, str, str], None],
     ) -> None:
-        """`prev` of entry `index` and the bytes before it disagree: which of the two was changed?"""
-        if index == 0:
+        """`prev` of entry `index` and the bytes before it disagree: which of the two was changed?
+
+        An entry whose links to both sides are broken was changed itself; else the checkpoints tell.
+        """
+        if self.bad & {index - 1, index}:
+            return  # already explained by what is wrong with one of them
+        if next_too or 0 < index <= self.last_good:
+            blame("ENTRY_CHANGED", index, f"prev {violation.expected}", f"prev {violation.actual}")
+        elif index == 0 and not any(finding.object == layout.IDENTITY for finding in report.findings):
             report.findings.append(
                 Finding("IDENTITY_CHANGED", layout.IDENTITY, f"SHA-256 {violation.actual}", violation.expected, {})
             )
-        elif self.bad & {index - 1, index}:
-            return  # already explained by what is wrong with one of them
-        elif self.last_good >= index:
-            blame("ENTRY_CHANGED", index, f"prev {violation.expected}", f"prev {violation.actual}")
-        else:
+        elif index:
             blame("ENTRY_CHANGED", index - 1, f"SHA-256 {violation.actual}", violation.expected)
 
     def _judge_bracket(
@@ -327,8 +335,8 @@ class History:
                 if self.asked.level == "quick":
                     break
         behind = [index for index in self.indices if index >= report.witnessed]
-        if report.witnessed >= self.last_good or not behind:
-            return
+        if report.witnessed >= self.last_good or not behind or self.bad or self.missing or self.first_bad:
+            return  # witnessed, or what keeps a quorum from counting has a finding of its own
         waiting = self.asked.now - entries.parse_timestamp(entries.decode(self._stored(behind[0])).written_at)
         said = f"entries {report.witnessed}..{self.last_good - 1} are signed but not witnessed"
         if waiting.total_seconds() <= self.asked.witness_seconds:
@@ -366,7 +374,15 @@ class History:
         for info in self.store.list(f"{layout.COSIGNATURES}{size:020d}/"):
             try:
                 stored = self.store.get(layout.checkpoint_key(size)) + self.store.get(info.key)
-                valid |= set(cosigners(note.parse(stored), self.trust.policy))
+                named = {
+                    witness.name
+                    for witness in self.trust.policy.witnesses.values()
+                    if info.key == layout.cosignature_key(size, witness.key.key_id)
+                }
+                found = set(cosigners(note.parse(stored), self.trust.policy))
+                if not named <= found:
+                    raise FormatError(f"no cosignature by {', '.join(named)}, whose key names the object")
+                valid |= found
             except ObjectMissing:
                 continue  # without its checkpoint a cosignature states nothing; that has a finding of its own
             except FormatError as error:

@@ -43,6 +43,8 @@ UNIVERSAL = pa.schema(
 )
 
 _FORMAT_KEY, _SECRET_KEY = "strongroom.format", "strongroom.secret"
+# What Arrow raises over bytes that are no sound Parquet file; the last ones come from names and counts in a footer.
+_UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError, KeyError, OverflowError, TypeError)
 # Columns that are unique per record or long: a dictionary would only be built to be thrown away.
 _NO_DICTIONARY = frozenset({"raw", "event_time", "received_at", "sequence", "position", "event_id", "request_id"})
 
@@ -221,7 +223,7 @@ def _readable(path: Path) -> Iterator[pq.ParquetFile]:
             if not sizes or any(size != ROW_GROUP for size in sizes[:-1]) or not 0 < sizes[-1] <= ROW_GROUP:
                 raise FormatError(f"segment: row groups of {sizes[:8]} records")
             yield file
-    except (pa.ArrowException, OSError) as error:
+    except _UNREADABLE as error:
         raise FormatError(f"segment: unreadable: {error}") from None
 
 

@@ -71,7 +71,8 @@ def test_a_changed_entry_never_decodes_to_the_same(place: int, byte: bytes) -> N
     "change",
     [
         {"index": -1}, {"index": True}, {"kind": "other"}, {"prev": "AB" * 32}, {"writer": {"id": "w"}}, {"more": 1},
-        {"origin": 7}, {"written_at": "yesterday"}, {"segments": [{"key": "x"}]}, {"format": "strongroom/entry/2"}, {"data": []},
+        {"origin": 7}, {"written_at": "yesterday"}, {"segments": [{"key": "x"}]}, {"format": "strongroom/entry/2"},
+        {"data": []},
         {"writer": {"id": "w", "epoch": 1, "first": 5, "last": 3, "part": 1, "parts": 1}},
         {"writer": {"id": "w", "epoch": 1, "first": 5, "last": 5, "part": 3, "parts": 2}},
     ],
