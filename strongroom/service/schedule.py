@@ -19,47 +19,18 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 import structlog
-from apscheduler.triggers.cron import CronTrigger
 
 from strongroom.archive.errors import StrongroomError
 from strongroom.archive.findings import Level
 from strongroom.service.alerts.alert import about_missed
-from strongroom.service.errors import SettingsInvalid, StoodDown
+from strongroom.service.cron import Cron
+from strongroom.service.errors import StoodDown
 from strongroom.service.verifier import Verifier
 
 log = structlog.get_logger(__name__)
 
 _LOOK_SECONDS = 5.0
 _PATIENCE = timedelta(hours=1)
-
-
-class Cron:
-    """A cron expression: minute, hour, day of month, month, day of week (names, or 0 for Monday), in UTC."""
-
-    def __init__(self, expression: str) -> None:
-        """Raises SettingsInvalid."""
-        self.expression = expression
-        try:
-            self._trigger = CronTrigger.from_crontab(expression, timezone=UTC)
-        except ValueError as error:
-            raise SettingsInvalid(f"cron expression {expression!r}: {error}") from None
-
-    def after(self, moment: datetime) -> datetime:
-        """The first time later than `moment`. Raises SettingsInvalid when there is none."""
-        found = self._trigger.get_next_fire_time(None, moment + timedelta(microseconds=1))
-        if found is None:
-            raise SettingsInvalid(f"cron expression {self.expression!r}: never comes")
-        return datetime.fromtimestamp(found.timestamp(), UTC)
-
-    def before(self, moment: datetime) -> datetime:
-        """The last time not later than `moment`. Raises SettingsInvalid when there was none in a year."""
-        for hours in (1, 24, 31 * 24, 366 * 24):
-            found = self.after(moment - timedelta(hours=hours))
-            if found <= moment:
-                while (following := self.after(found)) <= moment:
-                    found = following
-                return found
-        raise SettingsInvalid(f"cron expression {self.expression!r}: did not come in a year")
 
 
 def overdue(cron: Cron, last: datetime | None, now: datetime) -> datetime | None:

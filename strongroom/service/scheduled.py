@@ -22,11 +22,11 @@ from strongroom.archive.stores.directory import DirectoryStore
 from strongroom.service.alerts.dispatch import Alerts
 from strongroom.service.alerts.log import LogSink
 from strongroom.service.alerts.sink import AlertSink
+from strongroom.service.cron import Cron
 from strongroom.service.errors import VerificationBusy
 from strongroom.service.locks import attempted, exclusive
 from strongroom.service.reports import Reports
 from strongroom.service.runs import Runs
-from strongroom.service.schedule import Cron
 from strongroom.service.settings import Settings
 from strongroom.service.state import StateFolder, open_or_create
 from strongroom.service.verifier import Verifier, VerifierLimits
@@ -37,7 +37,7 @@ _QUICK_LEASE_SECONDS = 600.0
 
 
 def crons(settings: Settings) -> dict[Level, Cron]:
-    """The levels that run by themselves. Raises SettingsInvalid."""
+    """The levels that run by themselves."""
     levels = ("quick", "inventory", "complete", "sampled", "deep")
     expressions = {level: str(getattr(settings, f"verify_{level}")) for level in levels}
     return {cast(Level, level): Cron(text) for level, text in expressions.items() if text}

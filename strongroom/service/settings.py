@@ -12,16 +12,15 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from datetime import UTC
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from apscheduler.triggers.cron import CronTrigger
 from pydantic import Field, FilePath, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from strongroom.archive.layout import WRITER_ID
+from strongroom.service.cron import Cron
 from strongroom.service.errors import SettingsInvalid
 
 PREFIX = "STRONGROOM_"
@@ -152,10 +151,7 @@ class Settings(BaseSettings):
     @classmethod
     def _is_a_cron_expression(cls, value: str) -> str:
         if value:
-            try:
-                CronTrigger.from_crontab(value, timezone=UTC)
-            except ValueError as error:
-                raise ValueError(f"no cron expression of five fields: {error}") from None
+            Cron(value)
         return value
 
     @model_validator(mode="after")
