@@ -15,12 +15,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import acknowledge, ask, generate, pipeline, report, seal, service, stages
+from bench import acknowledge, ask, generate, pipeline, prove, report, seal, service, stages
 from bench.generate import DataSet
 from bench.report import Section
 
 EVENTS, FLOWS, SEED = 100_000, 500_000, 7
-PARTS = ("acknowledge", "seal", "stages", "pipeline", "ask", "small")
+PARTS = ("acknowledge", "seal", "stages", "pipeline", "prove", "ask", "small")
 _HERE = Path(__file__).parent
 _WIDTH = 130
 
@@ -63,12 +63,14 @@ def _sections(
             yield stages.measure(name, files, kind.records, scratch / f"stages-{name}", progress)
     if "pipeline" in only:
         yield pipeline.measure(kinds, scratch / "pipeline", rounds, progress)
-    if "ask" in only or "small" in only:
+    if {"prove", "ask", "small"} & set(only):
         progress("building the archive to ask")
         archive = scratch / "ask"
         summary = service.ingest([data.folder / "cloudtrail", data.folder / "vpcflow"], archive)
         if summary["accepted"] != data.truth.cloudtrail.records + data.truth.vpcflow.records:
             raise RuntimeError(f"the archive to ask lacks records: {summary}")
+        if "prove" in only:
+            yield prove.measure(archive / "archive", archive / "state", scratch / "prove", rounds, progress)
         if "ask" in only:
             yield ask.measure(data, archive, rounds, progress)
         if "small" in only:
