@@ -1,6 +1,6 @@
 """Which keys speak for the log at which size: the key history, read from the log and anchored in a policy. Pure.
 
-A log changes its keys by an entry of kind `key` (docs/format.md §4.4). It holds a **statement**: every key in force
+A log changes its keys by an entry of kind `key` (docs/format.md §4.5). It holds a **statement**: every key in force
 before and after, and the tree size from which the change counts, which is always one more than the entry's index.
 The rules:
 
@@ -197,7 +197,8 @@ class Keyring:
             return None
         ends = [self.periods[found[-1] + 1].first - 1] if found[-1] + 1 < len(self.periods) else []
         ends += [self.revoked[key] - 1] if key in self.revoked else []
-        return max(1, self.periods[found[0]].first), min(ends, default=None)
+        first, last = max(1, self.periods[found[0]].first), min(ends, default=None)
+        return (first, last) if last is None or first <= last else None
 
     def judge(self, size: int, signers: Iterable[VerifierKey]) -> Signatures:
         """How a checkpoint of `size` stands that carries valid signatures by `signers`."""
@@ -260,6 +261,11 @@ class Keyring:
             actual = f"a change that brings back a key that went before ({_names(change.before ^ change.after)})"
         expected = f"a change {direction} {_names(current)}"
         self._remark("KEY_CHANGE_INVALID", change.effective - 1, expected, actual)
+
+
+def in_order(keys: Iterable[VerifierKey]) -> tuple[VerifierKey, ...]:
+    """The keys in an order that depends on them alone."""
+    return tuple(sorted(keys, key=lambda key: (key.type, key.key_id)))
 
 
 def _place(pinned: Keys, changes: Sequence[Change]) -> tuple[int, Keys]:

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from strongroom import __version__
 from strongroom.archive.errors import StrongroomError
-from strongroom.service import acts, settings, tokens, verify_cli, witness_cli
+from strongroom.service import acts, keys_cli, settings, tokens, verify_cli, witness_cli
 from strongroom.service.errors import Forbidden
 
 FINDINGS, FAILED, QUARANTINED = 1, 2, 3
@@ -40,6 +40,7 @@ app = typer.Typer(
 token_app = typer.Typer(help="Bearer tokens: who may push, ask, verify.", no_args_is_help=True)
 app.add_typer(token_app, name="token")
 app.add_typer(witness_cli.app, name="witness")
+app.add_typer(keys_cli.app, name="keys")
 
 screen = Console(soft_wrap=True)
 progress_screen = Console(stderr=True)
@@ -130,12 +131,20 @@ app.command("verify")(verify_cli.verify)
 
 @app.command()
 def doctor(
-    config: ConfigOption = None, archive: ArchiveOption = None, state: StateOption = None, as_json: JsonOption = False
+    what: Annotated[
+        Literal["setup", "fips"], typer.Argument(help="`fips`: what runs in a validated module.")
+    ] = "setup",
+    config: ConfigOption = None,
+    archive: ArchiveOption = None,
+    state: StateOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Check this machine and set-up, and say how to mend what is wrong."""
     from strongroom.service import doctor as checks
+    from strongroom.service import fips
 
-    results = checks.examine(settings.load(config, {"archive": archive, "state": state}))
+    chosen = settings.load(config, {"archive": archive, "state": state})
+    results = fips.examine(chosen) if what == "fips" else checks.examine(chosen)
     if as_json:
         print(json.dumps([result.to_json() for result in results]))
     else:

@@ -36,6 +36,7 @@ from strongroom.service.alerts.metrics import VerificationMetrics
 from strongroom.service.audit import Audit
 from strongroom.service.cosigning import Cosigning
 from strongroom.service.locks import exclusive
+from strongroom.service.log_keys import rules_of
 from strongroom.service.metrics import Metrics
 from strongroom.service.schedule import Schedule
 from strongroom.service.scheduled import crons, make_verifier
@@ -61,7 +62,12 @@ class ArchiveWriter:
         self.state = StateFolder(settings.state.absolute())
         self.store = DirectoryStore(settings.archive, create=True)
         self.identity = open_or_create(
-            self.state, self.store, origin=settings.origin, writer=settings.writer, now=datetime.now(UTC)
+            self.state,
+            self.store,
+            origin=settings.origin,
+            writer=settings.writer,
+            now=datetime.now(UTC),
+            rules=rules_of(settings),
         )
         self.log = self.identity.log
         self.name = self.identity.writer + suffix
@@ -92,7 +98,8 @@ class ArchiveWriter:
 
     def sign_checkpoint(self) -> Checkpoint:
         """Sign and publish the current tree head. One signer at a time per state folder, also across processes."""
-        with exclusive(self.state.signer_memory.with_suffix(".lock")):
+        with exclusive(self.state.signer_lock):
+            self._signer.use(self.identity.log_keys.settled(self.log))
             return self._signer.sign()
 
     @property

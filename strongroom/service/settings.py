@@ -16,7 +16,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, FilePath, ValidationError, field_validator, model_validator
+from pydantic import Field, FilePath, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from strongroom.archive.layout import WRITER_ID
@@ -56,6 +56,23 @@ class Settings(BaseSettings):
         "",
         description="Name of this writer, unique among the writers of one archive; only used on the first start with "
         "this state folder. Empty: random.",
+    )
+
+    signing_keys: str = Field(
+        "",
+        description="What signs the log, when it is created and at `strongroom keys rotate`: a list of `ed25519`, "
+        "`ml-dsa-44`, `ecdsa-p256`, `ecdsa-p384` (in the state folder) and `kms:<id or ARN>` (AWS KMS). Empty: "
+        "`ed25519,ml-dsa-44`, or `ecdsa-p384` with `fips`.",
+    )
+    key_passphrase_file: Path | None = Field(
+        None, description="File (mode 0600) with the passphrase that encrypts the key files made from now on."
+    )
+    key_passphrase: SecretStr | None = Field(
+        None, description="The same passphrase itself; meant for `STRONGROOM_KEY_PASSPHRASE`. Never logged."
+    )
+    fips: bool = Field(
+        False,
+        description="Strict profile: ECDSA P-256 or P-384 signs the log and receipts, other keys are refused.",
     )
 
     listen: str = Field(
@@ -161,6 +178,8 @@ class Settings(BaseSettings):
             raise ValueError("tsa_url needs tsa_roots, the authority's root certificates")
         if bool(self.alert_webhook) != (self.alert_webhook_secret is not None):
             raise ValueError("alert_webhook and alert_webhook_secret must be given together")
+        if self.key_passphrase is not None and self.key_passphrase_file is not None:
+            raise ValueError("give key_passphrase or key_passphrase_file, not both")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key must be given together")
         archive, state = self.archive.absolute(), self.state.absolute()

@@ -1,7 +1,8 @@
 """The state folder: everything a node keeps outside its archive, and how it comes into being.
 
     node.json              origin of the log, name of this node's writer; written first, so a crash half-way repeats
-    keys/log.pem           the log's private keys, mode 0600     keys/receipts.pem   the receipts' key
+    keys/log.pem           the log's keys, mode 0600     keys/next.pem   those to come, during a change
+    keys/receipts.pem      the receipts' key
     signer/memory.json     the last checkpoint the signer signed
     verifier/policy        whose signatures count, in C2SP tlog-policy form; written once, when the keys are made
     verifier/policy.memory.json   the newest checkpoint a sound verification has seen (what else lies beside the policy:
@@ -23,12 +24,14 @@ from datetime import datetime
 from pathlib import Path
 
 from strongroom.archive import durable, keys, layout
+from strongroom.archive.keyring import Keyring
 from strongroom.archive.keys import HeldSigner
 from strongroom.archive.log import Log, read_identity
-from strongroom.archive.note import KeyType
 from strongroom.archive.policy import Policy
 from strongroom.archive.stores.store import ObjectStore
 from strongroom.service.errors import StateUnusable
+from strongroom.service.locks import exclusive
+from strongroom.service.log_keys import KeyRules, LogKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,10 @@ class StateFolder:
     @property
     def signer_memory(self) -> Path:
         return self.root / "signer" / "memory.json"
+
+    @property
+    def signer_lock(self) -> Path:
+        return self.signer_memory.with_suffix(".lock")
 
     @property
     def policy(self) -> Path:
@@ -83,34 +90,56 @@ class StateFolder:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who a node is: the log it extends, its writer's name, and its keys."""
+    """Who a node is: the log it extends, its writer's name, and its keys.
+
+    `log_signers` are the keys in force when the identity was opened; `log_keys` knows them at any time.
+    """
 
     origin: str
     writer: str
     log: Log
+    log_keys: LogKeys
     log_signers: tuple[HeldSigner, ...]
     receipts_signer: HeldSigner
 
 
-def open_or_create(folder: StateFolder, store: ObjectStore, *, origin: str, writer: str, now: datetime) -> Identity:
+def open_or_create(
+    folder: StateFolder,
+    store: ObjectStore,
+    *,
+    origin: str,
+    writer: str,
+    now: datetime,
+    rules: KeyRules = KeyRules(),  # noqa: B008 (frozen)
+) -> Identity:
     """The node's identity, made on the first start. `origin` and `writer` ("" for random) only matter then.
 
     Every step is repeated harmlessly after a crash. Raises StateUnusable when folder and archive don't belong
     together, KeyUnusable, FormatError.
     """
     names = _names(folder, store, origin, writer)
-    signers = tuple(keys.load_or_create(folder.log_key, names.origin))
-    receipts = keys.load_or_create(folder.receipts_key, f"{names.origin}/receipts", (KeyType.ED25519,))
-    log = Log.create(store, names.origin, [signer.key.vkey() for signer in signers], now)
-    known = {signer.key.vkey() for signer in signers}
-    if folder.signer_memory.exists() is False and not known & set(log.identity.keys):
+    log_keys = LogKeys(folder.log_key, folder.policy, names.origin, rules)
+    with exclusive(folder.signer_lock):
+        if next(store.list(layout.IDENTITY), None) is None:
+            signers = log_keys.open_or_create()
+            log = Log.create(store, names.origin, [signer.key.vkey() for signer in signers], now)
+        else:  # never make keys for an archive that has some
+            log = Log.create(store, names.origin, [], now)
+        signers = log_keys.settled(log)
+    receipts = keys.load_or_create(
+        folder.receipts_key, f"{names.origin}/receipts", rules.receipt_types, rules.passphrase
+    )
+    rules.admit(receipts)
+    known = frozenset(signer.key for signer in signers)
+    first = Keyring.follow(names.origin, known, log.key_changes).at(0).may
+    if folder.signer_memory.exists() is False and not {key.vkey() for key in first} & set(log.identity.keys):
         raise StateUnusable(
-            f"the keys in {folder.log_key} are not the archive's first keys",
+            f"the keys in {folder.log_key} are not this archive's keys",
             hint="use the state folder that this archive was made with",
         )
     if not folder.policy.exists():
         _write(folder.policy, Policy(tuple(signer.key for signer in signers)).text().encode())
-    return Identity(names.origin, names.writer, log, signers, receipts[0])
+    return Identity(names.origin, names.writer, log, log_keys, signers, receipts[0])
 
 
 @dataclass(frozen=True, slots=True)

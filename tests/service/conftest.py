@@ -122,14 +122,14 @@ class Done:
     stderr: str
 
 
-def strongroom(*arguments: str | Path) -> Done:
+def strongroom(*arguments: str | Path, **environment: str) -> Done:
     """Run the command line as its console script does, but in this process: starting Python takes longer than most."""
     output, errors = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.StringIO()
     given = ["strongroom", *(str(argument) for argument in arguments)]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("STRONGROOM_")}
     with (
         patch.object(sys, "argv", given),
-        patch.dict(os.environ, kept | {"COLUMNS": "200", "PYTHONPATH": str(REPOSITORY)}, clear=True),
+        patch.dict(os.environ, kept | {"COLUMNS": "200", "PYTHONPATH": str(REPOSITORY)} | environment, clear=True),
         contextlib.redirect_stdout(output),
         contextlib.redirect_stderr(errors),
     ):
