@@ -114,9 +114,7 @@ class History:
             self._judge_link(index, violation, index + 1 in broken, report, blame)
         if self.first_bad is not None and not any(last_good <= index < self.first_bad[0].size for index in self.bad):
             self._judge_bracket(*self.first_bad, report, blame)
-        for remark in self.ring.remarks:
-            if remark.index not in self.bad:
-                blame(remark.code, remark.index, remark.expected, remark.actual)
+        self._judge_key_changes(blame)
         report.findings += [findings[key] for key in sorted(findings, key=lambda key: key[1])]
         self._judge_signatures(report)
         self._judge_memory(report)
@@ -271,11 +269,20 @@ class History:
             Finding("CHECKPOINT_INCONSISTENT", key, expected, actual, where, self.last_good, checkpoint.size)
         )
 
+    def _judge_key_changes(self, blame: Callable[[str, int, str, str], None]) -> None:
+        self._key_changes_lost += [hole[0] for hole in self.missing]
+        self._key_changes_lost += [index for index, _ in self._key_entries if index in self.bad]
+        for remark in self.ring.remarks:
+            if remark.discontinued and any(index < remark.index for index in self._key_changes_lost):
+                continue  # what it follows from is lost, and that has a finding of its own
+            if remark.index not in self.bad:
+                blame(remark.code, remark.index, remark.expected, remark.actual)
+            if remark.code == "KEY_CHANGE_INVALID":
+                self._key_changes_lost.append(remark.index)
+
     def _judge_signatures(self, report: Report) -> None:
         """Checkpoints without the signatures they need, unless an entry is damaged that may have changed the keys."""
-        lost = [*self._key_changes_lost, *(hole[0] for hole in self.missing)]
-        lost += [remark.index for remark in self.ring.remarks if remark.code == "KEY_CHANGE_INVALID"]
-        lost += [index for index, _ in self._key_entries if index in self.bad]
+        lost = self._key_changes_lost
         unclear: list[int] = []
         if self._unbelieved:
             span = f"{self._unbelieved[0]}..{self._unbelieved[-1]}"

@@ -116,12 +116,16 @@ def read(index: int, origin: str, data: Mapping[str, Any]) -> Change:
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """What is to be said about the `key` entry at `index`: a finding's code, expected and actual."""
+    """What is to be said about the `key` entry at `index`: a finding's code, expected and actual.
+
+    `discontinued`: the statement is good in itself but does not follow from the others, as when one of them is lost.
+    """
 
     code: Literal["KEY_CHANGE_INVALID", "KEY_CHANGE_UNCONFIRMED"]
     index: int
     expected: str
     actual: str
+    discontinued: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +264,7 @@ class Keyring:
         if found == current:
             actual = f"a change that brings back a key that went before ({_names(change.before ^ change.after)})"
         expected = f"a change {direction} {_names(current)}"
-        self._remark("KEY_CHANGE_INVALID", change.effective - 1, expected, actual)
+        self.remarks.append(Remark("KEY_CHANGE_INVALID", change.effective - 1, expected, actual, found != current))
 
 
 def in_order(keys: Iterable[VerifierKey]) -> tuple[VerifierKey, ...]:
@@ -323,8 +327,8 @@ def _must_be_meaningful(change: Change) -> None:
         raise FormatError("key change: names a key twice")
     if any(key.name != change.origin or key.type is KeyType.ED25519_COSIGNATURE for key in every):
         raise FormatError("key change: names a key that can't sign for this log")
-    if not change.after or change.before == change.after:
-        raise FormatError("key change: leaves no key, or changes none")
+    if not change.before or not change.after or change.before == change.after:
+        raise FormatError("key change: comes from no key, leaves none, or changes none")
     if any(size > change.effective for _, size in change.revoked):
         raise FormatError("key change: revokes a key from a size beyond the change")
     if not 1 <= len(change.reason) <= MAX_REASON_CHARACTERS or not change.reason.isprintable():

@@ -95,7 +95,10 @@ def export_policy(
     """Print the node's policy with the keys in force at a size: for witnesses, verifiers, and checkers of evidence."""
     place = _open(config, archive, state)
     with _act(place, "keys.export-policy"):
-        text = replace(place.policy, logs=in_order(place.ring.at(size or place.log.size).may)).text()
+        believed = place.ring.believed(size or place.log.size)
+        if not believed:
+            raise KeyUnusable(f"every key of size {size} was revoked", hint="name a later size")
+        text = replace(place.policy, logs=in_order(believed)).text()
         if out is not None:
             durable.replace(out, text.encode())
     if out is None:

@@ -168,6 +168,7 @@ def test_rotation_and_what_it_takes() -> None:
     "broken",
     [
         statement(frozenset({0}), 9),  # changes nothing
+        statement(frozenset(), 9, add=(1,)),  # comes from nobody
         statement(frozenset({0}), 9, retire={0}),  # leaves nobody
         statement(frozenset({0}), 9, retire={0}, add=(0,)),  # the same key twice
         statement(frozenset({0}), 9, add=(1,), revoke={0: 11}),  # from beyond the change
