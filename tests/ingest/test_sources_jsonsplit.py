@@ -208,3 +208,17 @@ def test_hostile_bodies_cost_linear_time(piece: bytes) -> None:
         split(piece * (size // len(piece)), CONTAINERS)
         seconds.append(time.process_time() - started)
     assert seconds[1] < 10 * seconds[0] + 0.2
+
+
+def test_an_envelope_does_not_vanish_with_its_records() -> None:
+    kinds = (container("logEvents"),)
+    assert split(b'{"logEvents":[]}', kinds).records == 0
+    empty = b'{"owner":"1","logEvents":[ ]}'
+    assert split(empty * 2, kinds).raw == [empty, empty]
+    for damaged in (
+        b'{"owner":"1","logEvents":[7]}',
+        b'{"owner":"1","logEvents":[{"a":x}]}',
+        b'{"owner":"1","logEvents":[',
+    ):
+        found = split(damaged, kinds)
+        assert [b.raw for b in found.broken] == [damaged] and not found.raw

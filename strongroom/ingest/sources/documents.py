@@ -6,7 +6,8 @@ again. Records are slices of the document.
 
 What surrounds the records in their document (an envelope, the neighbours of `Records`) is their context: the document
 with the array emptied or the object replaced by `null`, its other bytes exact. It is left away when nothing but the
-brackets and the container's name remain.
+brackets and the container's name remain. Where no record is there to carry it, the document itself is the record, or
+the broken one: an envelope must not vanish because it is empty, or because all in it is broken.
 
 Documents come in two versions of equal length: `exact`, as it arrived, from which records are cut, and `shape`, from
 which structure is read (see jsonsplit.py; nearly always the same object).
@@ -128,6 +129,8 @@ def _expand_one(exact: bytes, shape: bytes, containers: Sequence[Container], fou
 
 def _add_all(exact: bytes, shape: bytes, kind: Container, inner: Sequence[msgspec.Raw], found: Found) -> None:
     if not inner:
+        if len(kind.path) > 1 or b"".join(shape.split()) != b"{" + kind.needle + b":[]}":
+            found.record(exact)
         return
     first, last = _span(shape, inner[0])[0], _span(shape, inner[-1])[1]
     if kind.many:
@@ -138,6 +141,9 @@ def _add_all(exact: bytes, shape: bytes, kind: Container, inner: Sequence[msgspe
     raw = [bytes(part) for part in inner] if exact is shape else [part for part, _ in cut(exact, shape, inner)]
     if all(record[0] == OBJECT for record in raw):
         found.extend(raw, context)
+        return
+    if context is not None and all(record[0] != OBJECT for record in raw):
+        found.damaged(exact, "not a JSON object")
         return
     for record in raw:
         if record[0] == OBJECT:

@@ -174,6 +174,9 @@ class _Repair:
         context, at = self._rest(start, opening, at, end, kind) if closed else (None, at)
         if not closed and kind is not None:
             context = surroundings(self.body[start:opening], b"}" * len(kind.path), kind)
+        if context is not None and not any(fault is None and self.shape[f] == OBJECT for f, _, fault in pieces):
+            self._broken(start, at, next((fault for _, _, fault in pieces if fault), None))
+            return at
         for first, stop, fault in pieces:
             if fault is not None:
                 self._broken(first, stop, fault)
