@@ -23,7 +23,8 @@ def _rows(name: str, content: bytes) -> list[dict[str, Any]]:
 
 
 def _sample(name: str, file: str) -> list[dict[str, Any]]:
-    return _rows(name, body(next((SAMPLES / name).glob(file))))
+    """A sample, read by the named source, whichever it belongs to."""
+    return _rows(name, body(next(SAMPLES.rglob(file))))
 
 
 def _some(row: dict[str, Any], **wanted: object) -> None:

@@ -1,10 +1,11 @@
 """Log sources: one module each; this is their registry.
 
-source.py       what a source is                    times.py     event times
-lines.py        text bodies                         lenient.py   reading odd records
-jsonsplit.py    JSON bodies → exact records         fields.py    columns declared as paths
-documents.py    one document and its records        outline.py   what a body looks like
-repair.py       records around damage
+source.py       what a source is                    times.py      event times
+lines.py        text bodies                         lenient.py    reading odd records
+jsonsplit.py    JSON bodies → exact records         fields.py     columns declared as paths
+documents.py    one document and its records        outline.py    what a body looks like
+repair.py       records around damage               declared.py   sources that need no code of their own
+accesslog.py    lines of fields in quotes
 """
 
 from __future__ import annotations
@@ -12,7 +13,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from strongroom.ingest.sources import audit, cloudtrail, guardduty, json, quarantine, securityhub, text, vpcflow
+from strongroom.ingest.sources import (
+    audit,
+    cloudtrail,
+    cloudtraildigest,
+    config,
+    cwlogs,
+    eksaudit,
+    elb,
+    guardduty,
+    json,
+    networkfirewall,
+    quarantine,
+    route53,
+    s3access,
+    securityhub,
+    sessionmanager,
+    syslog,
+    text,
+    vpcflow,
+    waf,
+)
 from strongroom.ingest.sources.source import Broken, Source, Split
 
 __all__ = ["HEAD_BYTES", "SOURCES", "Broken", "Source", "Split", "recognise"]
@@ -26,6 +47,17 @@ _ALL: tuple[Source, ...] = (
     vpcflow.SOURCE,
     guardduty.SOURCE,
     securityhub.SOURCE,
+    cwlogs.SOURCE,
+    config.SOURCE,
+    cloudtraildigest.SOURCE,
+    route53.SOURCE,
+    waf.SOURCE,
+    networkfirewall.SOURCE,
+    eksaudit.SOURCE,
+    sessionmanager.SOURCE,
+    elb.SOURCE,
+    s3access.SOURCE,
+    syslog.SOURCE,
     audit.SOURCE,
     quarantine.SOURCE,
     json.SOURCE,

@@ -1,7 +1,7 @@
-"""Any other JSON: AWS Config, WAF, Route 53 Resolver, Network Firewall, Kubernetes audit, applications.
+"""Any other JSON: what no source of its own is there for, such as the logs of applications.
 
-Objects in any container; AWS Config's `configurationItems` and CloudWatch Logs' `logEvents` are opened, so that each
-item or log line is a record and its snapshot or log group the context. Columns are guessed from the names that many
+Objects in any container; `configurationItems` and `logEvents`, which config.py and cwlogs.py read, are opened here too,
+for whoever sends them here. Columns are guessed from the names that many
 formats share, in the order given below; the rest is reached by JSON path in `raw`. A guess that finds nothing is null.
 """
 

@@ -1,4 +1,4 @@
-"""Text, one record a line: syslog, load balancer and S3 access logs, anything that is no JSON.
+"""Text, one record a line: anything that is no JSON and has no source of its own.
 
 The line itself is in `raw` and is not stored a second time. Columns come from the shapes most lines have: a syslog
 priority, host and program (RFC 5424; RFC 3164 as programs write it), and a time, wherever it stands among the first
@@ -31,7 +31,7 @@ class Text:
     """See the module."""
 
     name = "text"
-    description = "Lines of text: syslog, access logs and anything else"
+    description = "Lines of text of any other kind"
     natural_id: str | None = None
     sort: tuple[str, ...] = ("host", "event_time")
     summary_columns: tuple[str, ...] = ("host", "program")
