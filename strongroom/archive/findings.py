@@ -91,6 +91,12 @@ CATALOGUE: Mapping[str, Kind] = {
         "no quorum of the policy's witnesses has cosigned what the log has signed for too long",
         "Check that the witnesses run and reach the log. If one refuses, read its fork report.",
     ),
+    "RECEIPT_OVERDUE": Kind(
+        "error",
+        "batches were acknowledged longer ago than promised and are in no entry",
+        "Keep the spool: it holds them. `GET /v1/status` says what keeps the sealer; a writer that is gone seals at "
+        "its next start.",
+    ),
     "TIMESTAMP_INVALID": Kind(
         "critical",
         "a stored timestamp does not hold for the checkpoint of its size under the verifier's authorities",
@@ -113,7 +119,7 @@ CATALOGUE: Mapping[str, Kind] = {
 }
 
 _NOT_TAMPERING = frozenset(
-    {"ENTRY_UNSIGNED", "WITNESS_MISSING", "CHECKPOINT_STALE", "ORPHAN", "KEY_CHANGE_UNCONFIRMED"}
+    {"ENTRY_UNSIGNED", "WITNESS_MISSING", "CHECKPOINT_STALE", "ORPHAN", "KEY_CHANGE_UNCONFIRMED", "RECEIPT_OVERDUE"}
 )
 
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -37,6 +37,9 @@ from strongroom.archive.log import Log
 from strongroom.archive.stores.store import ObjectStore
 from strongroom.ingest.errors import UnknownBatch
 from strongroom.ingest.frames import EPOCH, BatchHeader
+
+INDEX = "batches.sqlite"
+"""Name of the index in a writer's folder."""
 
 SCHEMA_VERSION = 1
 _SCHEMA = """
@@ -303,10 +306,11 @@ def _snapshot(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
         db.execute("ROLLBACK")
 
 
-def unsealed(path: Path, log: Log, before: datetime) -> list[BatchState]:
+def unsealed(path: Path, before: datetime, log: Callable[[], Log]) -> list[BatchState]:
     """Batches accepted before a time that no entry of `log` seals, the oldest first, by the index at `path`.
 
-    For any writer's index, whether that writer runs or not: an index that is behind the log is not believed.
+    For any writer's index, whether that writer runs or not: an index that is behind the log is not believed. The log is
+    only asked for when there seems to be one. Raises sqlite3.DatabaseError.
     """
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)) as db:
         asked = f"SELECT {_COLUMNS} FROM batches WHERE entry IS NULL AND received_at < ? ORDER BY received_at"  # noqa: S608
@@ -314,7 +318,8 @@ def unsealed(path: Path, log: Log, before: datetime) -> list[BatchState]:
             states = [_state(row) for row in db.execute(asked, ((before - EPOCH) // timedelta(microseconds=1),))]
             (followed,) = db.execute("SELECT followed FROM progress").fetchone()
     if states:
-        sealed = {fact.id for entry in log.entries(followed) for fact in facts_of(entry, log.store)}
+        known = log()
+        sealed = {fact.id for entry in known.entries(followed) for fact in facts_of(entry, known.store)}
         states = [state for state in states if state.batch not in sealed]
     return states
 

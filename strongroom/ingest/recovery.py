@@ -25,7 +25,7 @@ from strongroom.archive.entry import Draft
 from strongroom.archive.log import Log
 from strongroom.ingest import spool as spools
 from strongroom.ingest import writer as writers
-from strongroom.ingest.batches import Batches
+from strongroom.ingest.batches import INDEX, Batches
 from strongroom.ingest.commit import Committer
 from strongroom.ingest.cuts import Cuts
 from strongroom.ingest.errors import UnknownBatch
@@ -66,7 +66,7 @@ def open_state(directory: Path, *, writer_id: str, log: Log, limit_bytes: int, c
         log.refresh()
         work = directory / "work"
         shutil.rmtree(work, ignore_errors=True)
-        batches = Batches(directory / "batches.sqlite", writer_id)
+        batches = Batches(directory / INDEX, writer_id)
         opened.callback(batches.close)
         batches.follow(log)
         writer, spool = _open_spool(directory, writer_id, log, batches, limit_bytes, clock)

@@ -18,7 +18,7 @@ from strongroom.service import auth, problems
 from strongroom.service.drain import Drain
 from strongroom.service.metrics import Measured
 from strongroom.service.node import Node
-from strongroom.service.routes import admin, ingest, log, probes, query, tlog, verification
+from strongroom.service.routes import admin, evidence, ingest, log, probes, query, receipts, tlog, verification
 
 DESCRIPTION = """\
 A log archive that can prove its contents. Push logs, ask in SQL, verify.
@@ -55,7 +55,9 @@ def create_app(node: Node) -> FastAPI:
     app.state.node = node
     for router in (
         ingest.router,
+        receipts.router,
         query.router,
+        evidence.router,
         log.router,
         tlog.router,
         verification.router,

@@ -30,10 +30,10 @@ class Audit:
         self._folder = folder
         self._pending: set[asyncio.Task[None]] = set()
 
-    async def record(self, done: Act) -> None:
-        """Durably record an act. Raises what the intake raises: the caller then must not act."""
+    async def record(self, done: Act) -> str:
+        """Durably record an act; the id of its batch. Raises what the intake raises: the caller then must not act."""
         origin = Origin(forwarder=done.actor, protocol="audit", address=done.address)
-        await self._intake.append(done.encode(), source="audit", origin=origin)
+        return (await self._intake.append(done.encode(), source="audit", origin=origin)).batch
 
     def record_soon(self, done: Act) -> None:
         """Record an act from where waiting is impossible, such as a request whose client has left."""

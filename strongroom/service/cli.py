@@ -25,7 +25,7 @@ from rich.table import Table
 
 from strongroom import __version__
 from strongroom.archive.errors import StrongroomError
-from strongroom.service import acts, keys_cli, settings, tokens, verify_cli, witness_cli
+from strongroom.service import acts, evidence_cli, keys_cli, settings, tokens, verify_cli, witness_cli
 from strongroom.service.errors import Forbidden
 
 FINDINGS, FAILED, QUARANTINED = 1, 2, 3
@@ -40,6 +40,7 @@ app = typer.Typer(
 token_app = typer.Typer(help="Bearer tokens: who may push, ask, verify.", no_args_is_help=True)
 app.add_typer(token_app, name="token")
 app.add_typer(witness_cli.app, name="witness")
+app.add_typer(evidence_cli.app, name="evidence")
 app.add_typer(keys_cli.app, name="keys")
 
 screen = Console(soft_wrap=True)

@@ -116,6 +116,10 @@ class Exporter:
             summary, found = await asyncio.to_thread(self._make, path, selection, stated, size)
             return Bundle(path, summary, found, held.pop_all())
 
+    def anchor(self, covering: int, size: int | None = None) -> Anchor:
+        """The checkpoint for proofs about entries below `covering`. Raises as evidence.anchor, TrustMissing."""
+        return anchor(self._store, self._log, self._policy(), covering=covering, size=size)
+
     def _place(self, segment: str) -> tuple[int, int]:
         place = self._engine.place(segment)
         if place is None:
@@ -131,7 +135,7 @@ class Exporter:
             ) from None
 
     def _prove(self, entry: int, position: int, row: int) -> Proof:
-        found = anchor(self._store, self._log, self._policy(), covering=entry + 1)
+        found = self.anchor(entry + 1)
         made = evidence.prove_record(
             self._store, self._log, found.head.size, entry, position, row, cosignatures=found.cosignatures
         )
@@ -144,7 +148,7 @@ class Exporter:
     ) -> tuple[Summary, Anchor]:
         places = {segment: self._place(segment) for segment, _ in selection.picks}
         covering = 1 + max((entry for entry, _ in places.values()), default=0)
-        found = anchor(self._store, self._log, self._policy(), covering=covering, size=size)
+        found = self.anchor(covering, size)
         with path.open("xb") as file:
             summary = evidence.write(
                 cast(BinaryIO, _Bounded(file, self._limit_bytes)),
@@ -173,8 +177,11 @@ class Bundle:
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The bundle's bytes. Raises ValueError when it was given up in between."""
+        left = self.summary.bytes
         try:
-            while chunk := await asyncio.to_thread(self._file.read, _CHUNK_BYTES):
+            # Ends with the last byte, without looking for more: a client that has them all hangs up at once.
+            while left and (chunk := await asyncio.to_thread(self._file.read, _CHUNK_BYTES)):
+                left -= len(chunk)
                 self._stall.cancel()
                 self._stall = self._loop.call_later(STALL_SECONDS, self.discard)
                 yield chunk

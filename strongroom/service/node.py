@@ -35,9 +35,11 @@ from strongroom.query.views import ViewSource
 from strongroom.service.alerts.metrics import VerificationMetrics
 from strongroom.service.audit import Audit
 from strongroom.service.cosigning import Cosigning
+from strongroom.service.exporting import Exporter
 from strongroom.service.locks import exclusive
 from strongroom.service.log_keys import rules_of
 from strongroom.service.metrics import Metrics
+from strongroom.service.promises import Promises
 from strongroom.service.schedule import Schedule
 from strongroom.service.scheduled import crons, make_verifier
 from strongroom.service.settings import Settings
@@ -126,6 +128,8 @@ class Node:
         self.tokens = TokenStore(self.writer.state.tokens)
         self.tokens.initialise()
         self.engine = query_engine(settings, self.store, self.log, self.writer.state.query)
+        self.exporter = self._exporter()
+        self.promises = self._promises()
         self.cosigning = Cosigning(self.store, self.log, self.writer.state.policy, settings.cosign_seconds)
         self.timestamping = self._timestamping()
         self.verifier = make_verifier(
@@ -144,6 +148,7 @@ class Node:
         try:
             await self.writer.start()
             await self.engine.start()
+            self.exporter.start()
         except BaseException:
             await self.stop()
             raise
@@ -211,6 +216,10 @@ class Node:
                     "1 while something keeps batches from acceptance or seal",
                     float(bool(self.intake.problem)),
                 ),
+                "receipts_overdue": (
+                    "Batches acknowledged longer ago than promised and not sealed",
+                    float(self.promises.overdue()),
+                ),
                 "checkpoint_entries": (
                     "Entries under the newest signed checkpoint",
                     float(signed.size if signed else 0),
@@ -231,6 +240,29 @@ class Node:
             age = max(0.0, (datetime.now(UTC) - stamping.stated).total_seconds())
             numbers["timestamp_age_seconds"] = ("Seconds since the newest timestamp", age)
         return numbers
+
+    def _exporter(self) -> Exporter:
+        return Exporter(
+            store=self.store,
+            log=self.log,
+            engine=self.engine,
+            intake=self.intake,
+            policy_file=self.writer.state.policy,
+            folder=self.writer.state.evidence,
+            limit_bytes=self.settings.evidence_bytes,
+            writer=self.writer.name,
+        )
+
+    def _promises(self) -> Promises:
+        return Promises(
+            store=self.store,
+            log=self.log,
+            intake=self.intake,
+            state=self.writer.state,
+            key=self.identity.receipts_signer.key,
+            seconds=self.settings.promise_seconds,
+            anchor=self.exporter.anchor,
+        )
 
     def _timestamping(self) -> Timestamping | None:
         """Raises TrustMissing, FormatError when the authority's certificates can't be read."""

@@ -117,6 +117,10 @@ class Settings(BaseSettings):
         "Empty: `<trust file>.tsa.pem`, if there is one, for verification.",
     )
     timestamp_seconds: Seconds = Field(3600.0, description="At most one timestamp in so many seconds.")
+    evidence_bytes: Bytes = Field(GIB, description="Largest evidence bundle made over HTTP.")
+    promise_seconds: Seconds = Field(
+        300.0, description="A receipt whose batch is not sealed after so many seconds is a finding."
+    )
     verify_seconds: Seconds = Field(
         7200.0, description="A verification of this node stops after so many seconds; the next of its level goes on."
     )

@@ -11,6 +11,7 @@
     tokens.json            bearer tokens, hashed
     writers/<writer>/      spool and batch index of each writer     acts/   administrative acts not yet in the archive
     query/                 caches of the query engine; may be deleted at any time
+    evidence/              bundles on their way to whoever asked; emptied at each start
 
 Whoever holds this folder can extend the log and write its memory anew; whoever holds the archive alone cannot.
 """
@@ -83,6 +84,10 @@ class StateFolder:
     @property
     def query(self) -> Path:
         return self.root / "query"
+
+    @property
+    def evidence(self) -> Path:
+        return self.root / "evidence"
 
     def writer(self, writer: str) -> Path:
         return self.root / "writers" / writer

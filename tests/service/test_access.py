@@ -22,9 +22,14 @@ RULES: dict[tuple[str, str], set[str]] = {
     ("POST", "/v1/ingest/{source}"): {"forwarder", "admin"},
     ("PUT", "/v1/ingest/{source}"): {"forwarder", "admin"},
     ("GET", "/v1/batches/{batch}"): EVERYBODY,
+    ("GET", "/v1/receipts/{batch}"): EVERYBODY,
+    ("POST", "/v1/receipts/check"): EVERYBODY,
     ("POST", "/v1/seal"): {"admin"},
     ("POST", "/v1/query"): READERS,
     ("GET", "/v1/catalog"): READERS,
+    ("GET", "/v1/proof"): READERS,
+    ("GET", "/v1/proof/{entry}/{segment:path}/{row}"): READERS,
+    ("POST", "/v1/evidence"): {"investigator", "auditor"},
     ("GET", "/v1/entries/{index}"): READERS,
     ("GET", "/v1/proofs/inclusion"): READERS,
     ("GET", "/v1/proofs/consistency"): READERS,
@@ -50,6 +55,7 @@ FILLED = {
     "{report}": "none",
     "{token_id}": "ffffffff",
     "{path:path}": "000.p/1",
+    "{entry}/{segment:path}/{row}": "0/0/0",
 }
 QUERIES = {"/v1/proofs/inclusion": "?entry=0", "/v1/proofs/consistency": "?old=1", "/v1/verify": "?level=none"}
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from strongroom.archive import note, policy
 from strongroom.archive.errors import FormatError
+from strongroom.archive.evidence.commands import algorithm
 from strongroom.archive.note import Checkpoint, Note
 from strongroom.archive.policy import Policy
 
@@ -97,9 +98,9 @@ class Examination:
             raise FormatError(f"checkpoint: of the log {head.origin!r}; the policy is about {rules.origin!r}")
         keys = note.verify(signed, rules.logs)
         if missing := [key for key in rules.logs if key not in keys]:
-            names = ", ".join(f"{key.type.name} {key.key_id.hex()}" for key in missing)
+            names = ", ".join(f"{algorithm(key)} {key.key_id.hex()}" for key in missing)
             raise FormatError(f"checkpoint: not signed by {names}")
-        names = ", ".join(f"{key.type.name} {key.key_id.hex()}" for key in keys)
+        names = ", ".join(f"{algorithm(key)} {key.key_id.hex()}" for key in rules.logs)
         self.lines.append(Line("log signature", True, f"{head.origin} at size {head.size}, by {names}"))
         if not rules.witnesses:
             self.lines.append(Line("witnesses", True, "the policy asks for none"))

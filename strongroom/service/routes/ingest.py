@@ -46,6 +46,7 @@ class State(BaseModel):
     """What became of a batch. The counts are null until it is sealed; records = accepted + quarantined."""
 
     batch: str
+    writer: str
     sequence: int
     source: str
     state: Literal["spooled", "sealed"]
