@@ -33,7 +33,7 @@ from strongroom.ingest.cuts import Cut
 from strongroom.ingest.decode import decode_whole
 from strongroom.ingest.errors import CutTooLarge, SealFailed, SpoolDamaged
 from strongroom.ingest.frames import EPOCH, BatchHeader
-from strongroom.ingest.sources import SOURCES, quarantine
+from strongroom.ingest.sources import SOURCES, attachment, quarantine
 from strongroom.ingest.sources.source import Source, Split
 from strongroom.ingest.spool import FrameAt
 from strongroom.ingest.writer import Writer
@@ -133,7 +133,17 @@ def _sort_out(header: BatchHeader, body: bytes, sequence: int, job: Job) -> tupl
             reasons=[item.reason for item in split.broken],
         )
         rows["quarantine"] = pa.concat_tables([rows["quarantine"], broken]) if "quarantine" in rows else broken
-    return rows, _facts(header, sequence, len(split.raw), len(split.broken))
+    if split.attached:
+        rows["attachment"] = _attached(header, sequence, split)
+    return rows, _facts(header, sequence, len(split.raw) + len(split.attached), len(split.broken))
+
+
+def _attached(header: BatchHeader, sequence: int, split: Split) -> pa.Table:
+    kind = SOURCES["attachment"]
+    raw = [item.raw for item in split.attached]
+    context: list[bytes | None] = [attachment.belonging(header.source, item.format) for item in split.attached]
+    files = Split(raw=raw, context=context, positions=[item.position for item in split.attached], broken=[])
+    return _table(kind, header, sequence, files, kind.derive(raw, context))
 
 
 def _whole(

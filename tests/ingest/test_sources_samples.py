@@ -8,6 +8,7 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from strongroom.ingest.sources import SOURCES, Source, Split, recognise
@@ -62,6 +63,8 @@ def _opened(value: object, source: str) -> list[object]:
 def _check(content: bytes) -> tuple[Source, Split, pa.Table]:
     source = recognise(content)
     found = source.split(content)
+    if content.startswith(b"PAR1"):
+        return source, found, _check_written_out(content, found)
     at = 0
     for record in found.raw:
         at = content.index(record, at) + len(record)  # a slice, and in the order of the body
@@ -78,6 +81,18 @@ def _check(content: bytes) -> tuple[Source, Split, pa.Table]:
     assert table.num_rows == len(found.raw)
     assert table.schema == pa.schema([pa.field("event_time", TIME), *source.schema])
     return source, found, table
+
+
+def _check_written_out(content: bytes, found: Split) -> pa.Table:
+    """A Parquet file: whole as an attachment beside the lines of its rows, or whole and broken."""
+    if found.broken:
+        assert [b.raw for b in found.broken] == [content] and not found.raw and not found.attached
+    else:
+        assert [(a.raw, a.position) for a in found.attached] == [(content, len(found.raw))]
+        rows = pq.read_table(pa.BufferReader(content)).to_pylist()
+        wanted = [["-" if value is None else str(value).removesuffix(".0") for value in row.values()] for row in rows]
+        assert [line.decode().split(" ") for line in found.raw] == wanted
+    return SOURCES["vpcflow"].derive(found.raw, found.context)
 
 
 @pytest.mark.parametrize("path", files(SAMPLES), ids=lambda p: f"{p.parent.name}/{p.name[-60:]}")
@@ -105,15 +120,12 @@ def test_samples(path: Path) -> None:
 def test_the_larger_collection() -> None:
     counts: dict[str, int] = {}
     for path in files(SHARED):
-        content = body(path)
-        if content.startswith(b"PAR1"):
-            found = recognise(content).split(content)
-            assert [b.raw for b in found.broken] == [content] and not found.raw
-            continue
-        source, found, _ = _check(content)
+        source, found, _ = _check(body(path))
         counts[source.name] = counts.get(source.name, 0) + found.records
     assert counts["cloudtrail"] > 4000 and counts["syslog"] > 8000
-    assert set(counts) == set(SOURCES) - {"text", "audit", "quarantine", "sessionmanager", "cloudtraildigest"}
+    assert set(counts) == set(SOURCES) - {
+        *("text", "audit", "quarantine", "attachment", "sessionmanager", "cloudtraildigest")
+    }
 
 
 def test_every_source_is_complete_and_consistent() -> None:

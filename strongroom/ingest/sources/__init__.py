@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from strongroom.ingest.sources import (
+    attachment,
     audit,
     cloudtrail,
     cloudtraildigest,
@@ -58,6 +59,7 @@ _ALL: tuple[Source, ...] = (
     elb.SOURCE,
     s3access.SOURCE,
     syslog.SOURCE,
+    attachment.SOURCE,
     audit.SOURCE,
     quarantine.SOURCE,
     json.SOURCE,

@@ -3,7 +3,8 @@
 Rules every source keeps, because verification depends on them:
 
     1. A record is bytes, never a value that was parsed and written again. `split` returns slices of what arrived:
-       duplicate keys, huge numbers, odd white space and invalid UTF-8 survive.
+       duplicate keys, huge numbers, odd white space and invalid UTF-8 survive. Where the format leaves a record no
+       bytes of its own (rows of a Parquet file), records are written out, and the whole file is attached.
     2. `split` never raises and never drops content. What cannot be a record of this source comes back as `Broken`,
        with a reason; one broken record never costs its neighbours. A record with missing or odd *fields* is not
        broken: it stays in its source with nulls.
@@ -43,6 +44,16 @@ class Broken:
 
 
 @dataclass(frozen=True)
+class Attached:
+    """The file that written-out records were taken from, whole."""
+
+    position: int
+    """Ordinal among all records of the batch."""
+    raw: bytes
+    format: str
+
+
+@dataclass(frozen=True)
 class Split:
     """The records of one batch, in the order of their appearance."""
 
@@ -52,11 +63,12 @@ class Split:
     positions: list[int] | None
     """Parallel to `raw`; None: 0 … n-1, nothing was broken."""
     broken: list[Broken]
+    attached: tuple[Attached, ...] = ()
 
     @property
     def records(self) -> int:
-        """All records of the batch: good and broken."""
-        return len(self.raw) + len(self.broken)
+        """All records of the batch: good, broken and attached."""
+        return len(self.raw) + len(self.broken) + len(self.attached)
 
 
 class Source(Protocol):
@@ -99,11 +111,12 @@ class Found:
         self._context: list[bytes | None] = []
         self._positions: list[int] = []
         self._broken: list[Broken] = []
+        self._attached: list[Attached] = []
 
     @property
     def count(self) -> int:
         """Records found so far, broken ones included: the position of the next."""
-        return len(self._raw) + len(self._broken)
+        return len(self._raw) + len(self._broken) + len(self._attached)
 
     def record(self, raw: bytes, context: bytes | None = None) -> None:
         """The next record of the batch."""
@@ -121,6 +134,10 @@ class Found:
         """The next record of the batch, which is broken."""
         self._broken.append(Broken(self.count, raw, reason))
 
+    def attach(self, raw: bytes, format: str) -> None:
+        """The file that the records were written out from. After them, so that their positions are its rows."""
+        self._attached.append(Attached(self.count, raw, format))
+
     def split(self) -> Split:
         """The result, in its shortest form."""
         return Split(
@@ -128,4 +145,5 @@ class Found:
             context=None if all(c is None for c in self._context) else self._context,
             positions=self._positions if self._broken else None,
             broken=self._broken,
+            attached=tuple(self._attached),
         )

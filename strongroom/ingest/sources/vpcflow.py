@@ -11,6 +11,8 @@ VPC Transit Gateways, "Transit Gateway Flow Log records".
 
 Columns come from Arrow's CSV reader, a whole batch at a time. Only what it refuses (an odd value, a double space, bytes
 that are no UTF-8) is done again slowly, and gives every ordinary line the same columns.
+
+AWS's own Parquet delivery becomes such lines too: see vpcflowparquet.py.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from strongroom.ingest.sources import lines
+from strongroom.ingest.sources import lines, vpcflowparquet
 from strongroom.ingest.sources.source import TEXT, TIME, Contexts, Found, Split
 
 _I16, _I32, _I64 = pa.int16(), pa.int32(), pa.int64()
@@ -115,12 +117,16 @@ class VpcFlow:
     }
 
     def recognise(self, head: bytes) -> bool:
-        """A header line, or a first line that fits the default list."""
+        """A header line, or a first line that fits the default list; or Parquet, which tells only at its end."""
+        if head.startswith(vpcflowparquet.MAGIC):
+            return True
         first = head.removeprefix(lines.BOM).lstrip().partition(b"\n")[0]
         return _is_header(first) or _is_default(first)
 
     def split(self, body: bytes) -> Split:
         """Lines, but for header lines, which become the context of those that follow."""
+        if body.startswith(vpcflowparquet.MAGIC):
+            return vpcflowparquet.split(body, _is_header)
         reason = lines.binary(body)
         if reason is not None:
             return lines.whole(body, reason)
@@ -147,7 +153,7 @@ class VpcFlow:
 
 def _names(header: bytes | None) -> list[str]:
     """Field names in AWS's spelling; the Parquet delivery's underscores are taken for hyphens."""
-    text = _DEFAULT if header is None else header.decode("utf-8", "replace")
+    text = _DEFAULT if header is None else header.partition(b"\n")[0].decode("utf-8", "replace")
     return [name.replace("_", "-") for name in text.split()]
 
 
