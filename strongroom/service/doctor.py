@@ -22,6 +22,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
+from strongroom.archive import keys
 from strongroom.archive.entry import parse_timestamp
 from strongroom.archive.errors import StrongroomError
 from strongroom.archive.log import Log
@@ -161,7 +162,10 @@ def _keys(state: StateFolder) -> Iterator[Result]:
         mode = stat.S_IMODE(path.stat().st_mode)
         private = not mode & 0o077
         fix = "" if private else f"chmod 600 {path}; others could read it: replace what is in it"
-        yield Result("ok" if private else "failure", path.name, f"mode {mode:04o}", fix)
+        locked = ", encrypted" if path != state.tokens and keys.is_encrypted(path) else ""
+        yield Result("ok" if private else "failure", path.name, f"mode {mode:04o}{locked}", fix)
+    if state.next_log_key.exists():
+        yield Result("warning", state.next_log_key.name, "a key change is under way", "strongroom keys rotate")
 
 
 def _signer(settings: Settings, state: StateFolder) -> Iterator[Result]:

@@ -110,7 +110,7 @@ def _signers(settings: Settings) -> tuple[HeldSigner, ...]:
     state = StateFolder(settings.state.absolute())
     try:
         origin = read_identity(DirectoryStore(settings.archive)).origin
-        return LogKeys(state.log_key, state.policy, origin, log_keys.rules_of(settings)).held()
+        return LogKeys(state.log_key, state.next_log_key, state.policy, origin, log_keys.rules_of(settings)).held()
     except StrongroomError:
         return ()
 

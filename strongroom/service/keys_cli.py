@@ -178,7 +178,9 @@ def _open(config: Path | None, archive: Path | None, state: Path | None) -> _Pla
     if pinned.origin != log.origin:
         raise KeyUnusable(f"the state folder is of the log {pinned.origin}, the archive of {log.origin}")
     rules = log_keys.rules_of(chosen)
-    return _Place(folder, log, LogKeys(folder.log_key, folder.policy, log.origin, rules), rules, pinned)
+    return _Place(
+        folder, log, LogKeys(folder.log_key, folder.next_log_key, folder.policy, log.origin, rules), rules, pinned
+    )
 
 
 def _change(place: _Place, action: str, wish: Wish, as_json: bool) -> None:

@@ -87,9 +87,9 @@ def kind_of(key: VerifierKey) -> str:
 class LogKeys:
     """The key files of one log. Whoever calls what writes holds the signer's lock."""
 
-    def __init__(self, log_key: Path, policy_file: Path, origin: str, rules: KeyRules) -> None:
+    def __init__(self, log_key: Path, next_log_key: Path, policy_file: Path, origin: str, rules: KeyRules) -> None:
         self._path = log_key
-        self._next = log_key.with_name("next.pem")
+        self._next = next_log_key
         self._policy = policy_file
         self._origin = origin
         self._rules = rules

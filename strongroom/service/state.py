@@ -50,6 +50,10 @@ class StateFolder:
         return self.root / "keys" / "log.pem"
 
     @property
+    def next_log_key(self) -> Path:
+        return self.root / "keys" / "next.pem"
+
+    @property
     def receipts_key(self) -> Path:
         return self.root / "keys" / "receipts.pem"
 
@@ -123,7 +127,7 @@ def open_or_create(
     together, KeyUnusable, FormatError.
     """
     names = _names(folder, store, origin, writer)
-    log_keys = LogKeys(folder.log_key, folder.policy, names.origin, rules)
+    log_keys = LogKeys(folder.log_key, folder.next_log_key, folder.policy, names.origin, rules)
     with exclusive(folder.signer_lock):
         if next(store.list(layout.IDENTITY), None) is None:
             signers = log_keys.open_or_create()

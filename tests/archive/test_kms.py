@@ -6,13 +6,9 @@ Ed25519 and ML-DSA-44 keys, which moto lacks, are held against a client that ans
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
-import sys
 import threading
-import time
-import urllib.request
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -33,6 +29,7 @@ from strongroom.archive.signer import Signer
 from strongroom.archive.stores import DirectoryStore
 from strongroom.archive.trust import Trust
 from strongroom.archive.verify import verify
+from tests import kms_api
 from tests.archive.conftest import NOW, ORIGIN
 
 boto3 = pytest.importorskip("boto3")
@@ -43,39 +40,14 @@ HEAD = Checkpoint(ORIGIN, 7, leaf_hash(b"seven")).text()
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    """A KMS API on loopback."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    environment = {**os.environ, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        for _ in range(300):
-            try:
-                urllib.request.urlopen(f"{url}/moto-api/", timeout=1)
-                break
-            except OSError:
-                assert process.poll() is None, "the KMS API did not start"
-                time.sleep(0.1)
+    with kms_api.running() as url:
         yield url
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture(autouse=True)
 def aws(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", endpoint)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setenv("AWS_REGION", "eu-central-1")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    for name, value in {**kms_api.ENVIRONMENT, "AWS_ENDPOINT_URL_KMS": endpoint}.items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture

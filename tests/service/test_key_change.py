@@ -30,6 +30,7 @@ from strongroom.service.key_change import Wish
 from strongroom.service.locks import exclusive
 from strongroom.service.log_keys import KeyRules
 from strongroom.service.state import Identity, StateFolder, open_or_create
+from tests import kms_api
 from tests.service.conftest import Done, Service, make_tokens, start_service, strongroom
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -69,7 +70,7 @@ class Place:
     def change(self, wish: Callable[[frozenset[VerifierKey]], Wish]) -> None:
         """As the command line does it."""
         log = Log.open(self.store)
-        held = log_keys.LogKeys(self.state.log_key, self.state.policy, log.origin, self.rules)
+        held = log_keys.LogKeys(self.state.log_key, self.state.next_log_key, self.state.policy, log.origin, self.rules)
         with exclusive(self.state.signer_lock):
             if not key_change.resume(held, log, self.state.signer_memory):
                 ring = Keyring.follow(log.origin, self.own_policy.logs, log.key_changes)
@@ -144,7 +145,7 @@ def test_killed_at_every_effect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         assert place.check().sound and place.check().size == size
         if held == before:
             place.change(wish)  # asked for again
-            assert not place.state.log_key.with_name("next.pem").exists()
+            assert not place.state.next_log_key.exists()
         final = place.check()
         assert final.sound and place.in_force.isdisjoint(wish(before).leave)
         assert len(Log.open(place.store).key_changes) == 1, "one change was asked for"
@@ -167,7 +168,7 @@ def test_keys_made_for_a_change_are_the_ones_it_ends_with(tmp_path: Path, monkey
         patched.setattr(Log, "append", lost)
         with pytest.raises(StoreUnavailable):
             place.change(everything)
-    waiting = keys.load(place.state.log_key.with_name("next.pem"), "log.example/k")
+    waiting = keys.load(place.state.next_log_key, "log.example/k")
     append(Log.open(place.store), late[0][0], at=late[0][1])
     place.change(everything)
     assert place.in_force == {signer.key for signer in waiting} and place.check(place.first).sound
@@ -222,8 +223,10 @@ def test_wishes_that_are_not_granted(tmp_path: Path) -> None:
         place.change(lambda now: Wish((), now, "none"))
     with pytest.raises(KeyUnusable, match="no key is of kind 'rsa'"):
         place.change(lambda now: Wish(("rsa",), now, "none"))
-    assert not place.state.log_key.with_name("next.pem").exists() and place.in_force == old
-    strict = log_keys.LogKeys(place.state.log_key, place.state.policy, "log.example/k", replace(FAST, fips=True))
+    assert not place.state.next_log_key.exists() and place.in_force == old
+    strict = log_keys.LogKeys(
+        place.state.log_key, place.state.next_log_key, place.state.policy, "log.example/k", replace(FAST, fips=True)
+    )
     with pytest.raises(KeyUnusable, match="setting fips allows ECDSA keys only, not ED25519"):
         strict.held()
 
@@ -339,3 +342,44 @@ def test_the_strict_profile_signs_with_ecdsa_alone(tmp_path: Path) -> None:
     assert refused.returncode == 2 and "setting fips" in refused.stderr
     checks = json.loads(run(tmp_path, "doctor", "fips", "--json").stdout)
     assert any("Ed25519: signing the log" in check["check"] for check in checks)
+
+
+@pytest.mark.system
+def test_a_log_moves_into_kms_and_on(tmp_path: Path) -> None:
+    boto3 = pytest.importorskip("boto3")
+    pytest.importorskip("moto")
+    ready(tmp_path)
+    first = (tmp_path / "state" / "verifier" / "policy").read_bytes()
+    (tmp_path / "first").write_bytes(first)
+    with kms_api.running() as url:
+        environment = {**kms_api.ENVIRONMENT, "AWS_ENDPOINT_URL_KMS": url}
+        with pytest.MonkeyPatch.context() as patched:
+            for name, value in environment.items():
+                patched.setenv(name, value)
+            api = boto3.client("kms")
+            one, two = (
+                api.create_key(KeySpec=spec, KeyUsage="SIGN_VERIFY")["KeyMetadata"]["Arn"]
+                for spec in ("ECC_NIST_P384", "ECC_NIST_P256")
+            )
+        for wanted in (f"kms:{one}", f"kms:{one},kms:{two}", f"kms:{two},ml-dsa-44"):
+            done = run(tmp_path, "keys", "rotate", "--keys", wanted, "--json", **environment)
+            assert done.returncode == 0, done.stderr
+        assert len(json.loads(done.stdout)["kept"]) == 1, "a KMS key that is named again stays"
+        held = {key["held"][:7] for key in json.loads(run(tmp_path, "keys", "list", "--json", **environment).stdout)}
+        assert held == {"", "AWS KMS", "key fil"}
+        (tmp_path / "two.ndjson").write_text('{"a": 2}\n')
+        taken = run(tmp_path, "ingest", str(tmp_path / "two.ndjson"), **environment)
+        assert taken.returncode == 0, taken.stderr
+        again = run(tmp_path, "keys", "rotate", "--keys", f"kms:{one}", **environment)
+        assert again.returncode == 2 and "a key that went never returns" in again.stderr
+        named = run(
+            tmp_path, "keys", "revoke", id_of(tmp_path, "ECDSA", environment), "--reason", "leaked", **environment
+        )
+        assert named.returncode == 2 and "name its successor" in named.stderr
+    assert run(tmp_path, "verify", "--trust", str(tmp_path / "first"), "--level", "deep").returncode == 0
+
+
+def id_of(folder: Path, algorithm: str, environment: dict[str, str]) -> str:
+    """The id of the key of this kind that is in force."""
+    known = json.loads(run(folder, "keys", "list", "--json", **environment).stdout)
+    return next(key["key_id"] for key in known if (key["algorithm"], key["state"]) == (algorithm, "in force"))
