@@ -18,12 +18,14 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Literal
 
 from strongroom.archive.details import BatchFacts
 from strongroom.archive.entry import parse_timestamp
+from strongroom.archive.errors import StrongroomError
 from strongroom.archive.evidence.selection import stored_entry
-from strongroom.archive.findings import Finding
+from strongroom.archive.findings import Finding, Report
 from strongroom.archive.log import Log
 from strongroom.archive.note import VerifierKey
 from strongroom.archive.stores.store import ObjectStore
@@ -210,6 +212,17 @@ def overdue(state: StateFolder, log: Callable[[], Log], now: datetime, seconds: 
     before = now - timedelta(seconds=seconds)
     indices = sorted(state.writer("").glob(f"*/{INDEX}"))
     return [batch for index in indices for batch in unsealed(index, before, log)]
+
+
+def judge(report: Report, policy: Path, store: ObjectStore, seconds: float) -> None:
+    """Add what is overdue to a report, when the verifier's `policy` is a node's own: then its indices lie beside it."""
+    state = StateFolder(policy.absolute().parents[1])
+    if state.policy != policy.absolute() or not state.node.exists():
+        return
+    try:
+        report.findings += findings(state, lambda: Log.open(store), datetime.now(UTC), seconds)
+    except (sqlite3.DatabaseError, StrongroomError) as error:
+        report.notes.append(f"receipts could not be held against the archive: {error}")
 
 
 def findings(state: StateFolder, log: Callable[[], Log], now: datetime, seconds: float) -> Iterator[Finding]:

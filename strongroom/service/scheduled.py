@@ -49,7 +49,11 @@ def make_verifier(
     """A verifier of this node. `by`: its name in the log; `runs`: folder of its runs. Raises SettingsInvalid."""
     state = StateFolder(settings.state.absolute())
     limits = VerifierLimits(
-        settings.verify_seconds, settings.verify_workers, settings.verify_fraction, settings.tsa_roots
+        settings.verify_seconds,
+        settings.verify_workers,
+        settings.verify_fraction,
+        settings.promise_seconds,
+        settings.tsa_roots,
     )
     reports = Reports(store, log, by, sign, lambda level: _lease(level, settings.verify_seconds))
     alerts = Alerts(sinks(settings), state.alerts, settings.alert_repeat_seconds)

@@ -24,6 +24,8 @@ from strongroom.archive.log import Log
 from strongroom.archive.note import Checkpoint
 from strongroom.archive.stores.store import ObjectStore
 
+_ROWS = pa.schema([("position", pa.int64()), ("row", pa.int64())])
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -130,7 +132,7 @@ def _commit(log: Log, last: Entry) -> list[Entry]:
 
 def _rows(store: ObjectStore, reference: SegmentRef, sequence: int) -> pa.Table:
     """Columns `position` and `row` of the segment's records that came in batch `sequence`. Raises FormatError."""
-    found = [pa.table({"position": pa.array([], pa.int64()), "row": pa.array([], pa.int64())})]
+    found = [_ROWS.empty_table()]
     try:
         with segment_file(store, reference.key) as path, pq.ParquetFile(path) as file:
             start = 0
@@ -140,7 +142,8 @@ def _rows(store: ObjectStore, reference: SegmentRef, sequence: int) -> pa.Table:
                     table = file.read_row_group(group, columns=["sequence", "position"])
                     rows = pa.array(range(start, start + count), pa.int64())
                     mine = pc.equal(table.column("sequence"), sequence)
-                    found.append(table.select(["position"]).append_column("row", rows).filter(mine))
+                    columns = {"position": table.column("position"), "row": rows}
+                    found.append(pa.table(columns, _ROWS).filter(mine))
                 start += count
     except (pa.ArrowException, OSError) as error:
         raise FormatError(f"{reference.key}: {error}", hint="run `strongroom verify`") from None

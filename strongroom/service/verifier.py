@@ -45,11 +45,12 @@ _OVERTIME_SECONDS = 60.0  # for reading the log and judging, beside the time for
 
 @dataclass(frozen=True, slots=True)
 class VerifierLimits:
-    """`seconds`: a run stops then and the next of its level goes on; `workers`, `fraction`: as the command line's."""
+    """`seconds`: a run stops then and the next of its level goes on; the others: as the command line's."""
 
     seconds: float
     workers: int
     fraction: float
+    promise_seconds: float
     tsa_roots: Path | None = None
 
 
@@ -207,6 +208,7 @@ class Verifier:
             *(sys.executable, "-m", "strongroom.service.cli", "verify", "--json", "--resume", "--live"),
             *("--level", run.level, "--run", run.id, "--seconds", f"{limits.seconds:g}"),
             *("--workers", str(limits.workers), "--fraction", f"{limits.fraction:g}"),
+            *("--promise-seconds", f"{limits.promise_seconds:g}"),
             *("--archive", str(self._archive), "--trust", str(self._policy), *roots),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,

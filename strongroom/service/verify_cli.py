@@ -42,6 +42,10 @@ def verify(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where an unfinished run of this level was, if there is one.")
     ] = False,
+    promise_seconds: Annotated[
+        float | None,
+        typer.Option("--promise-seconds", help="Report receipts not sealed after so many. Default: the setting's."),
+    ] = None,
     seconds: Annotated[
         float | None, typer.Option("--seconds", min=0.0, help="Stop after so many; --resume goes on.")
     ] = None,
@@ -62,7 +66,8 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Verify the archive. Exit code 0: sound. 1: findings. 2: could not run, or not to its end."""
-    chosen = settings.load(config, {"archive": archive, "state": state, "tsa_roots": tsa_roots})
+    given = {"archive": archive, "state": state, "tsa_roots": tsa_roots, "promise_seconds": promise_seconds}
+    chosen = settings.load(config, given)
     if not (chosen.archive / "archive.json").is_file():
         # Looking must not create: a mistyped path is an error, not an empty archive.
         raise ObjectMissing(f"no archive in {chosen.archive}", hint="check --archive")
@@ -70,7 +75,7 @@ def verify(
         raise typer.Exit(_run_scheduled(chosen, level, as_json))
     from strongroom.archive.stores.directory import DirectoryStore
     from strongroom.archive.workers import leave_with
-    from strongroom.service import verification
+    from strongroom.service import promises, verification
     from strongroom.service.state import StateFolder
 
     if run:
@@ -87,8 +92,10 @@ def verify(
         run=run,
         tsa_roots=chosen.tsa_roots,
     )
+    store = DirectoryStore(chosen.archive)
     with _step_progress() as progress:
-        report = verification.verify(DirectoryStore(chosen.archive), policy, asked, progress)
+        report = verification.verify(store, policy, asked, progress)
+    promises.judge(report, policy, store, chosen.promise_seconds)
     if as_json:
         print(json.dumps(report.to_json()))
     else:
