@@ -64,6 +64,7 @@ def test_cloudtrail_in_an_envelope_and_insights() -> None:
     (insight,) = _sample("cloudtrail", "streamalert-insights.json")
     _some(insight, event_type="AwsCloudTrailInsight", event_category="Insight", region="eu-central-1")
     assert insight["event_name"] and insight["event_source"]
+    _some(insight, insight_type="ApiCallRateInsight", insight_state="Start")
 
 
 def test_cloudtrail_envelope_fills_what_the_event_lacks() -> None:
@@ -243,11 +244,13 @@ def test_securityhub_in_asff_and_ocsf() -> None:
         "securityhub",
         b'{"class_uid":2003,"time":1700000000123,"severity":"High","severity_id":4,"cloud":{"account":{"uid":"1"},'
         b'"region":"eu-west-1"},"finding_info":{"uid":"f-1","title":"T","types":["a","b"]},"compliance":{"status":"Fail"},'
-        b'"resources":[{"uid":"arn:x","type":"AwsS3Bucket"},{"uid":"arn:y"}]}',
+        b'"resources":[{"uid":"arn:x","type":"AwsS3Bucket"},{"uid":"arn:y"}],"activity_name":"Create",'
+        b'"vulnerabilities":[{"cve":{"uid":"CVE-2024-1"}},{"cve":{"uid":"CVE-2024-2"}}],"remediation":{"desc":"patch"}}',
     )
     _some(
         ocsf, class_uid=2003, finding_id="f-1", account="1", finding_types=["a", "b"], resource_ids=["arn:x", "arn:y"]
     )
+    _some(ocsf, activity="Create", vulnerability_ids=["CVE-2024-1", "CVE-2024-2"], remediation="patch")
     assert ocsf["event_time"] == datetime(2023, 11, 14, 22, 13, 20, 123000, tzinfo=UTC)
 
 

@@ -64,6 +64,8 @@ class Tls(msgspec.Struct, gc=False):
 class Insight(msgspec.Struct, gc=False):
     eventName: str | None = None
     eventSource: str | None = None
+    insightType: str | None = None
+    state: str | None = None
 
 
 class Resource(msgspec.Struct, gc=False):
@@ -159,6 +161,8 @@ class CloudTrail:
             "tls_version": TEXT,
             "resource_arns": TEXTS,
             "bucket_name": TEXT,
+            "insight_type": TEXT,
+            "insight_state": TEXT,
         }
     )
 
@@ -242,6 +246,8 @@ class CloudTrail:
             "tls_version": _texts([(e.tlsDetails or _NO_TLS).tlsVersion for e in events]),
             "resource_arns": pa.array([_arns(e.resources) if e.resources else None for e in events], TEXTS),
             "bucket_name": _texts([(e.requestParameters or _NO_REQUEST).bucketName for e in events]),
+            "insight_type": _texts([(e.insightDetails or _NO_INSIGHT).insightType for e in events]),
+            "insight_state": _texts([(e.insightDetails or _NO_INSIGHT).state for e in events]),
         }
         return pa.table(columns)
 

@@ -53,6 +53,10 @@ _FIELDS = (
     ),
     field("api", "Action.AwsApiCallAction.Api", "evidences.api.operation"),
     field("class_uid", "class_uid", type=pa.int64()),
+    field("activity", "activity_name"),
+    field("standards", "Compliance.AssociatedStandards.*.StandardsId", "compliance.standards", type=TEXTS),
+    field("vulnerability_ids", "Vulnerabilities.*.Id", "vulnerabilities.*.cve.uid", type=TEXTS),
+    field("remediation", "Remediation.Recommendation.Text", "remediation.desc"),
 )
 
 
