@@ -76,8 +76,11 @@ class History:
             )
         history.chain = Chain(trust.origin, identity)
         history._read_entries()
+        start = trust.memory.size if asked.level == "quick" and trust.memory is not None else 0
+        sizes = history._checkpoint_sizes(start)
+        history._read_on(sizes)
         history.ring = Keyring.follow(trust.origin, trust.keys, history._key_entries)
-        history._read_checkpoints(report)
+        history._read_checkpoints(sizes, report)
         return history
 
     def entries(self) -> Iterator[Entry]:
@@ -132,24 +135,33 @@ class History:
                 self.missing.append(range(self.chain.size, index))
                 self.chain.skip(index)
             data = _fetch(self.store, layout.entry_key(index))
-            if data is None:  # gone between listing and reading
-                continue
-            self.indices.append(index)
-            entry, violations = self.chain.follow(data)
-            if violations:
-                self.violations[index] = violations
-            if entry is None:
-                self._key_changes_lost.append(index)
-            elif entry.kind == "key":
-                self._key_entries.append((index, entry.data))
-            if not self.missing:
-                self.tree.append(leaf_hash(data))
+            if data is not None:  # else gone between listing and reading
+                self._take(index, data)
 
-    def _read_checkpoints(self, report: Report) -> None:
-        memory = self.trust.memory
-        start = memory.size if self.asked.level == "quick" and memory is not None else 0
+    def _read_on(self, sizes: list[int]) -> None:
+        """A live log has grown since its entries were listed: read what the newest checkpoint covers."""
+        newest = sizes[-1] if sizes and not self.missing else 0
+        while self.chain.size < newest:
+            data = _fetch(self.store, layout.entry_key(self.chain.size))
+            if data is None:
+                return
+            self._take(self.chain.size, data)
+
+    def _take(self, index: int, data: bytes) -> None:
+        self.indices.append(index)
+        entry, violations = self.chain.follow(data)
+        if violations:
+            self.violations[index] = violations
+        if entry is None:
+            self._key_changes_lost.append(index)
+        elif entry.kind == "key":
+            self._key_entries.append((index, entry.data))
+        if not self.missing:
+            self.tree.append(leaf_hash(data))
+
+    def _read_checkpoints(self, sizes: list[int], report: Report) -> None:
         count, beyond = 0, self.chain.size
-        for size in self._checkpoint_sizes(start):
+        for size in sizes:
             count += 1
             checkpoint = self._checkpoint(size, report)
             if checkpoint is None:

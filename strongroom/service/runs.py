@@ -81,7 +81,7 @@ class Runs:
         self._runs[run.id] = run
         for old in self.all()[KEPT:]:
             if old.state in ("finished", "failed"):
-                self._forget(old)
+                self.forget(old)
         return run
 
     def keep_report(self, run: str, report: Mapping[str, Any]) -> None:
@@ -99,7 +99,8 @@ class Runs:
         """The report is in the archive."""
         (self._folder / f"{run}.report.json").unlink(missing_ok=True)
 
-    def _forget(self, run: Run) -> None:
+    def forget(self, run: Run) -> None:
+        """It is of no interest any more."""
         del self._runs[run.id]
         for kind in ("run", "report"):
             (self._folder / f"{run.id}.{kind}.json").unlink(missing_ok=True)

@@ -17,18 +17,17 @@ import structlog
 
 from strongroom.archive.findings import Level
 from strongroom.archive.log import Log
-from strongroom.archive.signer import Signer
 from strongroom.archive.stores.directory import DirectoryStore
 from strongroom.service.alerts.dispatch import Alerts
 from strongroom.service.alerts.log import LogSink
 from strongroom.service.alerts.sink import AlertSink
 from strongroom.service.cron import Cron
 from strongroom.service.errors import VerificationBusy
-from strongroom.service.locks import attempted, exclusive
+from strongroom.service.locks import attempted
 from strongroom.service.reports import Reports
 from strongroom.service.runs import Runs
 from strongroom.service.settings import Settings
-from strongroom.service.state import StateFolder, open_or_create
+from strongroom.service.state import StateFolder
 from strongroom.service.verifier import Verifier, VerifierLimits
 
 log = structlog.get_logger(__name__)
@@ -80,19 +79,13 @@ def sinks(settings: Settings) -> list[AlertSink]:
 
 def run_due(settings: Settings, level: Level | None) -> list[dict[str, Any]]:
     """Run what is due (or `level`, due or not), file and tell; the reports. Raises StrongroomError, OSError."""
-    state = StateFolder(settings.state.absolute())
-    store = DirectoryStore(settings.archive)
-    identity = open_or_create(state, store, origin="", writer="", now=datetime.now(UTC))
-    memory = state.signer_memory
+    from strongroom.service.node import ArchiveWriter, intake_limits  # which imports this module
 
-    def sign() -> None:
-        with exclusive(memory.with_suffix(".lock")):
-            Signer(store, identity.log_signers, memory).sign()
-
-    name = f"{identity.writer}_outside"
+    # Only its log and its signer are used: without a start it takes no deliveries and holds no lock.
+    writer = ArchiveWriter(settings, intake_limits(settings), "_outside")
     # A long run must not keep the quick ones from running: each level called for by name has a place of its own.
-    folder = state.runs / f"outside-{level or 'due'}"
-    verifier = make_verifier(settings, store, identity.log, name, sign, folder)
+    folder = writer.state.runs / f"outside-{level or 'due'}"
+    verifier = make_verifier(settings, writer.store, writer.log, writer.name, writer.sign_checkpoint, folder)
     with attempted(folder.with_suffix(".lock")) as mine:
         if not mine:
             log.info("another scheduled verification is running here")

@@ -1,4 +1,4 @@
-"""Verifications of the service: each in a process of its own, at lowest priority, its report filed and told.
+"""Verifications of the service: each in a process of its own, at lower priority, its report filed and told.
 
 Verification reads the whole archive and must not take the event loop, the memory, the interpreter lock or the processor
 from acknowledging deliveries; so it is the command line in a child process. Two lanes: a *quick* run never waits for a
@@ -39,7 +39,9 @@ from strongroom.service.verification import progress_of
 
 log = structlog.get_logger(__name__)
 
-_NICENESS = 19
+# Deliveries come first: a long run gets about a thirtieth of a processor that they want, a quick one, which is soon
+# done and is the alarm, a third.
+_QUICK_NICENESS, _NICENESS = 5, 15
 _OVERTIME_SECONDS = 60.0  # for reading the log and judging, beside the time for looking at objects
 
 
@@ -137,7 +139,7 @@ class Verifier:
             log.error("a verification can't be announced in the log", run=run.id, detail=error.message)
             return run
         if refusal:
-            self.runs.save(_changed(run, state="failed", problem=refusal, finished=datetime.now(UTC)))
+            self.runs.forget(run)  # another node's runs are in its list, and in the log
             raise StoodDown(refusal)
         return self.runs.save(_changed(run, announced=True))
 
@@ -216,7 +218,8 @@ class Verifier:
         )
         try:
             with contextlib.suppress(ProcessLookupError):
-                os.setpriority(os.PRIO_PROCESS, process.pid, _NICENESS)  # what it starts later inherits it
+                niceness = _QUICK_NICENESS if run.level == "quick" else _NICENESS
+                os.setpriority(os.PRIO_PROCESS, process.pid, niceness)  # what it starts later inherits it
             output, errors = await asyncio.wait_for(process.communicate(), 2 * limits.seconds + _OVERTIME_SECONDS)
         except TimeoutError:
             raise VerificationFailed(f"still running after {2 * limits.seconds:g} seconds: killed") from None

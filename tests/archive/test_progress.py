@@ -6,6 +6,7 @@ import math
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
@@ -195,3 +196,17 @@ def test_a_live_signer_is_waited_for_whatever_the_clock_said(archive: Archive) -
         assert verify(archive.store, archive.trust, "quick", live=True).sound
     finally:
         signing.join()
+
+
+def test_a_log_that_grows_while_it_is_read_yields_nothing(archive: Archive) -> None:
+    """Entries are committed and signed between the listing of entries and that of checkpoints."""
+
+    class Growing(DirectoryStore):
+        def list(self, prefix: str, start_after: str = "") -> Iterator[ObjectInfo]:
+            if prefix == layout.CHECKPOINTS:
+                archive.commit()
+            return super().list(prefix, start_after)
+
+    for level in ("quick", "complete", "deep"):
+        report = verify(Growing(archive.root), archive.trust, level, rederive=rederive)  # type: ignore[arg-type]
+        assert report.sound, report.findings
