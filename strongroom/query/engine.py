@@ -24,11 +24,12 @@ import pyarrow as pa
 
 from strongroom.archive.log import Log
 from strongroom.archive.stores.store import ObjectStore
-from strongroom.query import errors, frames, results, views
+from strongroom.query import errors, frames, normalised, results, views
 from strongroom.query.cache import SegmentCache
 from strongroom.query.catalog import Catalog, Segment, Snapshot, instant
 from strongroom.query.errors import Position, QueryError, QueryFailed, QueryOutOfMemory, QueryTimeout
 from strongroom.query.limits import QueryLimits
+from strongroom.query.normalised import NormalisedView
 from strongroom.query.pool import Worker, WorkerPool
 from strongroom.query.slots import Slots
 from strongroom.query.views import ViewSource
@@ -69,6 +70,7 @@ class QueryEngine:
         store: ObjectStore,
         log: Log,
         views: Sequence[ViewSource],
+        normalised: Sequence[NormalisedView] = (),
         directory: Path,
         limits: QueryLimits | None = None,
     ) -> None:
@@ -76,6 +78,7 @@ class QueryEngine:
         self.limits = limits or QueryLimits()
         self._log = log
         self._views = tuple(views)
+        self._normalised = tuple(normalised)
         self._catalog = Catalog(store, log)
         self._cache = SegmentCache(store, directory, max_bytes=self.limits.cache_bytes)
         self._pool = WorkerPool(readable=self._cache.roots, limits=self.limits)
@@ -159,6 +162,15 @@ class QueryEngine:
                 views.event_columns(),
                 [segment for segment in segments if segment.source in in_events],
             ),
+            *(
+                _table(
+                    view.name,
+                    view.description,
+                    normalised.columns_of(view),
+                    [s for s in segments if s.source in normalised.sources_read([view.name], self._normalised)],
+                )
+                for view in self._normalised
+            ),
             {
                 "name": views.ENTRIES,
                 "description": "the log: one row an entry",
@@ -185,7 +197,7 @@ class QueryEngine:
         return frames.Ask(
             sql=sql,
             parameters=parameters,
-            views=views.view_names(self._views),
+            views=[*views.view_names(self._views), *(view.name for view in self._normalised)],
             format=format,
             rows=rows,
             bytes=limits.bytes,
@@ -194,13 +206,17 @@ class QueryEngine:
         )
 
     def _segments(self, named: Sequence[str], snapshot: Snapshot) -> list[Segment]:
-        sources = {source.name for source in views.sources_of(frozenset(named), self._views)}
+        sources = {source.name for source in self._sources(named)}
         return self._catalog.segments(snapshot.size, sources)
+
+    def _sources(self, named: Sequence[str]) -> list[ViewSource]:
+        """The sources whose segments the named views read."""
+        return views.sources_of({*named, *normalised.sources_read(named, self._normalised)}, self._views)
 
     def _grant(
         self, named: Sequence[str], segments: Sequence[Segment], files: Sequence[Path], snapshot: Snapshot
     ) -> frames.Grant:
-        sources = views.sources_of(frozenset(named), self._views)
+        sources = self._sources(named)
         setup = []
         for source in sources:
             root, groups = Path("/"), dict[str, list[Path]]()
@@ -211,6 +227,8 @@ class QueryEngine:
             setup.append(views.source_view(source, groups.values(), root))
         if views.EVENTS in named:
             setup.append(views.events_view(self._views))
+        present = {source.name for source in sources}
+        setup += [normalised.normalised_view(view, present) for view in self._normalised if view.name in named]
         tables = {}
         if views.ENTRIES in named:
             tables[views.ENTRIES] = _stream(self._catalog.entries_table(snapshot.size))

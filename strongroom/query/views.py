@@ -19,7 +19,7 @@ position in the segment's Merkle tree. The proof of a record follows from the tw
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,7 +80,7 @@ def view_names(sources: Sequence[ViewSource]) -> list[str]:
     return [*(source.name for source in sources), EVENTS, ENTRIES, SEGMENTS]
 
 
-def sources_of(views: frozenset[str], sources: Sequence[ViewSource]) -> list[ViewSource]:
+def sources_of(views: Set[str], sources: Sequence[ViewSource]) -> list[ViewSource]:
     """The sources whose segments the named views read."""
     return [source for source in sources if source.name in views or (EVENTS in views and source.events)]
 
@@ -132,9 +132,9 @@ def source_view(source: ViewSource, groups: Iterable[Sequence[Path]], root: Path
         "CAST(file_row_number AS BIGINT) AS _row",
     ]
     columns = stored | {"_file": "VARCHAR", "file_row_number": "BIGINT"}
-    empty = f"SELECT {', '.join(f'CAST(NULL AS {kind}) AS {_name(n)}' for n, kind in columns.items())} WHERE false"
+    empty = f"SELECT {', '.join(f'CAST(NULL AS {kind}) AS {quoted(n)}' for n, kind in columns.items())} WHERE false"
     rows = " UNION ALL BY NAME ".join([*(f"SELECT * FROM {_files(group)}" for group in groups), empty])
-    return f"CREATE VIEW {_name(source.name)} AS SELECT {', '.join(chosen)} FROM ({rows})"
+    return f"CREATE VIEW {quoted(source.name)} AS SELECT {', '.join(chosen)} FROM ({rows})"
 
 
 def _files(group: Sequence[Path]) -> str:
@@ -147,16 +147,16 @@ def events_view(sources: Sequence[ViewSource]) -> str:
     """CREATE VIEW events over the views of `sources`."""
     parts = [_event_rows(source) for source in sources if source.events]
     if not parts:
-        columns = ", ".join(f"CAST(NULL AS {column.type}) AS {_name(column.name)}" for column in event_columns())
+        columns = ", ".join(f"CAST(NULL AS {column.type}) AS {quoted(column.name)}" for column in event_columns())
         parts = [f"SELECT {columns} WHERE false"]
     return f"CREATE VIEW {EVENTS} AS {' UNION ALL '.join(parts)}"
 
 
 def _event_rows(source: ViewSource) -> str:
-    mapped = [f"CAST(({source.events.get(name, 'NULL')}) AS VARCHAR) AS {_name(name)}" for name in EVENT_COLUMNS]
+    mapped = [f"CAST(({source.events.get(name, 'NULL')}) AS VARCHAR) AS {quoted(name)}" for name in EVENT_COLUMNS]
     event_time = source.events.get("event_time", "event_time")
     first = [f"{_text(source.name)} AS source", f"CAST(({event_time}) AS TIMESTAMPTZ) AS event_time"]
-    return f"SELECT {', '.join([*first, *mapped, 'raw', '_segment', '_row'])} FROM {_name(source.name)}"
+    return f"SELECT {', '.join([*first, *mapped, 'raw', '_segment', '_row'])} FROM {quoted(source.name)}"
 
 
 def sql_type(kind: pa.DataType) -> str:
@@ -191,7 +191,7 @@ def sql_type(kind: pa.DataType) -> str:
     if pa.types.is_map(kind):
         return f"MAP({sql_type(kind.key_type)}, {sql_type(kind.item_type)})"
     if pa.types.is_struct(kind):
-        return f"STRUCT({', '.join(f'{_name(field.name)} {sql_type(field.type)}' for field in kind)})"
+        return f"STRUCT({', '.join(f'{quoted(field.name)} {sql_type(field.type)}' for field in kind)})"
     raise ValueError(f"no view column can have the type {kind}")
 
 
@@ -203,10 +203,11 @@ def _text_and_bytes(column: str) -> list[str]:
 
 
 def _as(name: str, kind: str) -> str:
-    return f"CAST({_name(name)} AS {kind}) AS {_name(name)}"
+    return f"CAST({quoted(name)} AS {kind}) AS {quoted(name)}"
 
 
-def _name(name: str) -> str:
+def quoted(name: str) -> str:
+    """A name as it stands in SQL."""
     return '"' + name.replace('"', '""') + '"'
 
 

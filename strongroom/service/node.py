@@ -31,7 +31,6 @@ from strongroom.ingest.intake import Intake, IntakeLimits
 from strongroom.ingest.sources import SOURCES
 from strongroom.query.engine import QueryEngine
 from strongroom.query.limits import QueryLimits
-from strongroom.query.views import ViewSource
 from strongroom.service.alerts.metrics import VerificationMetrics
 from strongroom.service.audit import Audit
 from strongroom.service.cosigning import Cosigning
@@ -48,6 +47,7 @@ from strongroom.service.timestamping import Timestamping
 from strongroom.service.tokens import TokenStore
 from strongroom.service.verification import read_trust
 from strongroom.service.verifier import last_verdicts
+from strongroom.service.views import ocsf_views, source_views
 
 log = structlog.get_logger(__name__)
 
@@ -299,7 +299,6 @@ def intake_limits(settings: Settings) -> IntakeLimits:
 
 def query_engine(settings: Settings, store: ObjectStore, log: Log, directory: Path) -> QueryEngine:
     """The query engine over every source's view."""
-    views = [ViewSource(item.name, item.schema, item.events, item.description) for item in SOURCES.values()]
     limits = QueryLimits(
         seconds=settings.query_seconds,
         memory_bytes=settings.query_memory_bytes,
@@ -310,4 +309,11 @@ def query_engine(settings: Settings, store: ObjectStore, log: Log, directory: Pa
         per_user=settings.query_per_user,
         cache_bytes=settings.cache_bytes,
     )
-    return QueryEngine(store=store, log=log, views=views, directory=directory, limits=limits)
+    return QueryEngine(
+        store=store,
+        log=log,
+        views=source_views(SOURCES.values()),
+        normalised=ocsf_views(),
+        directory=directory,
+        limits=limits,
+    )
