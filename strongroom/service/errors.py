@@ -19,7 +19,8 @@
         │   ├── NoAddresses             a question for evidence does not answer with records' addresses
         │   ├── EvidenceCut             a limit that nobody asked for cut the records to be exported
         │   ├── EvidenceTooLarge        the bundle would be larger than the settings allow
-        │   └── EvidenceBusy            transient: as many bundles as may be are being made or fetched
+        │   ├── EvidenceBusy            transient: as many bundles as may be are being made or fetched
+        │   └── EvidenceFailed          transient: the process that makes a bundle ended
         ├── OutsideError
         │   ├── AlertNotSent            a sink did not take an alert
         │   └── TimestampRefused        the time-stamping authority gave no timestamp that holds
@@ -149,6 +150,12 @@ class EvidenceBusy(RequestError):
     """As many bundles as may be are being made or fetched."""
 
     code = "evidence-busy"
+
+
+class EvidenceFailed(RequestError):
+    """The process that makes a bundle ended before it was done."""
+
+    code = "evidence-failed"
 
 
 class OutsideError(ServiceError):

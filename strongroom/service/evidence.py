@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,6 @@ import msgspec
 from strongroom import __version__
 from strongroom.archive import layout, note
 from strongroom.archive.errors import FormatError, ObjectMissing
-from strongroom.archive.evidence import Pick
 from strongroom.archive.evidence.timestamp import read as read_timestamp
 from strongroom.archive.keyring import Keyring
 from strongroom.archive.log import Log
@@ -177,16 +176,16 @@ class Addresses:
         self.add(found.segment, (found.row,))
 
     @property
-    def picks(self) -> list[tuple[str, list[int]]]:
+    def picks(self) -> list[tuple[str, array[int]]]:
         """Each segment with its rows, ascending, each once."""
-        return [(segment, sorted(set(rows))) for segment, rows in self._rows.items()]
+        return [(segment, array("q", sorted(set(rows)))) for segment, rows in self._rows.items()]
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
     """Records that somebody chose. `asked` is how, as custody states it; `snapshot` what a question was asked of."""
 
-    picks: list[tuple[str, list[int]]]
+    picks: list[tuple[str, array[int]]]
     asked: Mapping[str, Any]
     snapshot: Snapshot | None = None
 
@@ -195,7 +194,7 @@ class Selection:
         """How many there are."""
         return sum(len(rows) for _, rows in self.picks)
 
-    def placed(self, places: Mapping[str, tuple[int, int]]) -> list[Pick]:
+    def placed(self, places: Mapping[str, tuple[int, int]]) -> list[tuple[tuple[int, int], Sequence[int]]]:
         """The picks by place, which spares evidence.write a walk over the log."""
         return [(places[segment], rows) for segment, rows in self.picks]
 

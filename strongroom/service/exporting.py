@@ -16,12 +16,11 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 from strongroom.archive import canonical, evidence, policy
-from strongroom.archive.errors import FormatError, ObjectMissing
+from strongroom.archive.errors import ObjectMissing
 from strongroom.archive.evidence import Summary
 from strongroom.archive.log import Log
 from strongroom.archive.policy import Policy
@@ -29,7 +28,8 @@ from strongroom.archive.stores.store import ObjectStore
 from strongroom.ingest.intake import Intake
 from strongroom.query.engine import QueryEngine
 from strongroom.service.acts import Act
-from strongroom.service.errors import EvidenceBusy, EvidenceTooLarge, TrustMissing
+from strongroom.service.bundling import Excerpt, Job, must_hold, write_apart
+from strongroom.service.errors import EvidenceBusy, TrustMissing
 from strongroom.service.evidence import Anchor, Selection, anchor, custody
 
 AT_ONCE = 2
@@ -99,22 +99,19 @@ class Exporter:
         """A bundle of the selected records; to be sent or discarded by the caller. `batch`: the act's own record.
 
         Raises ObjectMissing for records that are not in the log, NotSignedYet, EvidenceTooLarge, EvidenceBusy,
-        FormatError when the archive is damaged, and what keeps the act from being sealed.
+        EvidenceFailed, FormatError when the archive is damaged, and what keeps the act from being sealed.
         """
+        if not selection.records:
+            raise ObjectMissing("no record was chosen", hint="ask the question as a query first")
         if self._places.locked():
             raise EvidenceBusy(f"{AT_ONCE} bundles are being made or fetched", hint="ask again")
-        await self._places.acquire()
-        with ExitStack() as held:
-            held.callback(self._places.release)
-            await self._intake.seal()
-            await self._engine.refresh()
-            recorded = {"batch": batch, "entry": self._intake.batch(batch).entry}
-            stated = custody(selection, act, case=case, purpose=purpose, writer=self._writer, audit=recorded)
-            folder = Path(tempfile.mkdtemp(dir=self._folder))
-            held.callback(shutil.rmtree, folder, ignore_errors=True)
-            path = folder / "bundle.zip"
-            summary, found = await asyncio.to_thread(self._make, path, selection, stated, size)
-            return Bundle(path, summary, found, held.pop_all())
+        # A client that hangs up must not free the place while the worker still works for it.
+        making = asyncio.ensure_future(self._bundle(selection, act, batch, case, purpose, size))
+        try:
+            return await asyncio.shield(making)
+        except asyncio.CancelledError:
+            making.add_done_callback(_discard)
+            raise
 
     def anchor(self, covering: int, size: int | None = None) -> Anchor:
         """The checkpoint for proofs about entries below `covering`. Raises as evidence.anchor, TrustMissing."""
@@ -140,29 +137,31 @@ class Exporter:
             self._store, self._log, found.head.size, entry, position, row, cosignatures=found.cosignatures
         )
         content = canonical.encode(made)
-        _must_hold(evidence.check_proof(content, found.checked_policy))
+        must_hold(evidence.check_proof(content, found.checked_policy))
         return Proof(content, entry, position, found.head.size, found.witnessed)
 
-    def _make(
-        self, path: Path, selection: Selection, stated: dict[str, Any], size: int | None
-    ) -> tuple[Summary, Anchor]:
+    async def _bundle(
+        self, selection: Selection, act: Act, batch: str, case: str, purpose: str, size: int | None
+    ) -> Bundle:
+        await self._places.acquire()
+        with ExitStack() as held:
+            held.callback(self._places.release)
+            await self._intake.seal()
+            await self._engine.refresh()
+            recorded = {"batch": batch, "entry": self._intake.batch(batch).entry}
+            stated = custody(selection, act, case=case, purpose=purpose, writer=self._writer, audit=recorded)
+            folder = Path(tempfile.mkdtemp(dir=self._folder))
+            held.callback(shutil.rmtree, folder, ignore_errors=True)
+            job = await asyncio.to_thread(self._job, folder / "bundle.zip", selection, stated, size)
+            summary = await write_apart(job)
+            return Bundle(job.path, summary, job.anchor, held.pop_all())
+
+    def _job(self, path: Path, selection: Selection, stated: dict[str, Any], size: int | None) -> Job:
         places = {segment: self._place(segment) for segment, _ in selection.picks}
-        covering = 1 + max((entry for entry, _ in places.values()), default=0)
-        found = self.anchor(covering, size)
-        with path.open("xb") as file:
-            summary = evidence.write(
-                cast(BinaryIO, _Bounded(file, self._limit_bytes)),
-                store=self._store,
-                log=self._log,
-                checkpoint=found.note,
-                policy=found.policy,
-                picks=selection.placed(places),
-                custody=stated,
-                now=datetime.now(UTC),
-                timestamps=found.timestamps,
-            )
-        _must_hold(evidence.check(path, found.checked_policy))
-        return summary, found
+        entries = {entry for entry, _ in places.values()}
+        found = self.anchor(1 + max(entries, default=0), size)
+        excerpt = Excerpt.of(self._log, found.head, entries)
+        return Job(path, self._store, excerpt, found, selection.placed(places), stated, self._limit_bytes)
 
 
 class Bundle:
@@ -195,28 +194,7 @@ class Bundle:
         self._held.close()
 
 
-class _Bounded:
-    """An output that refuses to grow beyond a limit."""
-
-    def __init__(self, file: BinaryIO, limit: int) -> None:
-        self._file, self._left, self._limit = file, limit, limit
-
-    def write(self, data: bytes) -> int:
-        self._left -= len(data)
-        if self._left < 0:
-            raise EvidenceTooLarge(
-                f"the bundle would be larger than {self._limit} bytes",
-                hint="choose fewer records, raise evidence_bytes, or use `strongroom evidence export`",
-            )
-        return self._file.write(data)
-
-    def flush(self) -> None:
-        self._file.flush()
-
-
-def _must_hold(verdict: evidence.Verdict) -> None:
-    """What does not convince ourselves is not sent."""
-    if verdict.status != "proven":
-        raise FormatError(
-            f"the evidence made does not hold: {'; '.join(verdict.problems)}", hint="run `strongroom verify`"
-        )
+def _discard(making: asyncio.Future[Bundle]) -> None:
+    """Nobody waits for this bundle any more."""
+    if not making.cancelled() and making.exception() is None:
+        making.result().discard()

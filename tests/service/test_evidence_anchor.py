@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 from pathlib import Path
 
 import pytest
 
 from strongroom.archive import evidence, keys, layout, note, policy, timestamps
-from strongroom.archive.errors import ObjectMissing
+from strongroom.archive.errors import FormatError, ObjectMissing
 from strongroom.archive.note import KeyType
 from strongroom.archive.policy import Policy
+from strongroom.service import bundling
+from strongroom.service.bundling import Excerpt, Job
 from strongroom.service.errors import EvidenceTooLarge, NoAddresses, NotSignedYet
 from strongroom.service.evidence import Addresses, anchor
-from strongroom.service.exporting import _Bounded
 from tests.archive.conftest import NOW, Archive
 from tests.archive.test_timestamps import Authority
 
@@ -106,22 +106,40 @@ def test_addresses_are_read_however_the_answer_is_cut(size: int) -> None:
     for start in range(0, len(answer), size):
         addresses.feed(answer[start : start + size])
     addresses.finish(cut=False)
-    assert addresses.picks == [("a", [1, 3]), ("b", [3])]
+    assert [(key, list(rows)) for key, rows in addresses.picks] == [("a", [1, 3]), ("b", [3])]
 
 
 def test_the_mark_of_a_cut_answer_is_no_record() -> None:
     addresses = Addresses()
     addresses.feed(b'{"_segment":"a","_row":3}\n{"$truncated":"rows"}\n')
     addresses.finish(cut=True)
-    assert addresses.picks == [("a", [3])]
+    assert [(key, list(rows)) for key, rows in addresses.picks] == [("a", [3])]
     whole = Addresses()
     whole.feed(b'{"$truncated":"rows"}\n')
     with pytest.raises(NoAddresses):
         whole.finish(cut=False)
 
 
-def test_an_output_has_its_greatest_size() -> None:
-    output = _Bounded(io.BytesIO(), 10)
-    assert output.write(b"0123456789") == 10
-    with pytest.raises(EvidenceTooLarge, match="10 bytes"):
-        output.write(b"x")
+def test_a_bundle_has_its_greatest_size(archive: Archive, tmp_path: Path) -> None:
+    found = anchor(archive.store, archive.log, archive.trust.policy, covering=3)
+    excerpt = Excerpt.of(archive.log, found.head, {2})
+
+    def job(limit: int) -> Job:
+        path = tmp_path / f"{limit}.zip"
+        return Job(path, archive.store, excerpt, found, [((2, 0), [0, 2])], {"case": "c"}, limit)
+
+    summary = bundling.write(job(10**6))
+    assert (summary.records, summary.bytes) == (2, (tmp_path / "1000000.zip").stat().st_size)
+    # The time it is written changes its length by a few bytes.
+    with pytest.raises(EvidenceTooLarge, match=f"{summary.bytes - 200} bytes"):
+        bundling.write(job(summary.bytes - 200))
+
+
+def test_what_does_not_convince_us_is_not_given(archive: Archive, tmp_path: Path) -> None:
+    found = anchor(archive.store, archive.log, archive.trust.policy, covering=3)
+    excerpt = Excerpt.of(archive.log, found.head, {2})
+    other = Excerpt(excerpt.head, {2: (archive.log.entry_bytes(3), excerpt.entries[2][1])})
+    with pytest.raises(FormatError):
+        bundling.write(Job(tmp_path / "b.zip", archive.store, other, found, [((2, 0), [0])], {}, 10**6))
+    with pytest.raises(FormatError, match="no such leaf"):
+        bundling.must_hold(evidence.Verdict("failed", (), ("no such leaf",)))
