@@ -11,6 +11,7 @@ nobody asked for is refused: half the evidence that looks like all of it is wors
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -175,7 +176,6 @@ class Addresses:
             ) from None
         self.add(found.segment, (found.row,))
 
-    @property
     def picks(self) -> list[tuple[str, array[int]]]:
         """Each segment with its rows, ascending, each once."""
         return [(segment, array("q", sorted(set(rows)))) for segment, rows in self._rows.items()]
@@ -238,7 +238,8 @@ async def selected(engine: QueryEngine, question: Question, *, user: str) -> Sel
         asked["parameters"] = msgspec.json.encode(question.parameters).decode()
     if question.limit is not None:
         asked |= {"limit": question.limit, "cut_at_limit": bool(outcome.truncated)}
-    return Selection(addresses.picks, asked, answer.snapshot)
+    # Sorting a million rows takes a moment that belongs to deliveries.
+    return Selection(await asyncio.to_thread(addresses.picks), asked, answer.snapshot)
 
 
 def named(rows: Iterable[tuple[str, Iterable[int]]]) -> Selection:
@@ -246,7 +247,7 @@ def named(rows: Iterable[tuple[str, Iterable[int]]]) -> Selection:
     addresses = Addresses()
     for segment, numbers in rows:
         addresses.add(segment, numbers)
-    return Selection(addresses.picks, {"rows": "named one by one"})
+    return Selection(addresses.picks(), {"rows": "named one by one"})
 
 
 def custody(

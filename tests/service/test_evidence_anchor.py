@@ -106,14 +106,14 @@ def test_addresses_are_read_however_the_answer_is_cut(size: int) -> None:
     for start in range(0, len(answer), size):
         addresses.feed(answer[start : start + size])
     addresses.finish(cut=False)
-    assert [(key, list(rows)) for key, rows in addresses.picks] == [("a", [1, 3]), ("b", [3])]
+    assert [(key, list(rows)) for key, rows in addresses.picks()] == [("a", [1, 3]), ("b", [3])]
 
 
 def test_the_mark_of_a_cut_answer_is_no_record() -> None:
     addresses = Addresses()
     addresses.feed(b'{"_segment":"a","_row":3}\n{"$truncated":"rows"}\n')
     addresses.finish(cut=True)
-    assert [(key, list(rows)) for key, rows in addresses.picks] == [("a", [3])]
+    assert [(key, list(rows)) for key, rows in addresses.picks()] == [("a", [3])]
     whole = Addresses()
     whole.feed(b'{"$truncated":"rows"}\n')
     with pytest.raises(NoAddresses):
