@@ -49,7 +49,7 @@ class IntakeLimits:
     """Bounds, in bytes and seconds. `workers`: processes that build segments (0: a thread of this process)."""
 
     max_body_bytes: int = 64 << 20
-    max_expanded_bytes: int = 1 << 30
+    max_expanded_bytes: int = 256 << 20
     max_inflight_bytes: int = 256 << 20
     spool_bytes: int = 4 << 30
     seal_bytes: int = 64 << 20
