@@ -50,7 +50,7 @@ class Question(BaseModel):
                     "WHERE outcome = 'denied' ORDER BY event_time LIMIT 20"
                 },
                 {
-                    "sql": "SELECT event_time, event_name, source_ip_address FROM cloudtrail "
+                    "sql": "SELECT event_time, event_name, source_address FROM cloudtrail "
                     "WHERE access_key_id = $key ORDER BY event_time",
                     "parameters": {"key": "AKIAIOSFODNN7EXAMPLE"},
                 },
