@@ -72,10 +72,8 @@ class Holdings:
 
     def check(self, rederive: Rederive | None, threads: int, processes: int) -> None:
         """Look at everything. `processes` are used instead of `threads` where records are parsed, if > 0."""
-        parsing = self.level in ("deep", "sampled")
         worth = sum(size for key, size in self.listed.items() if key.startswith(layout.SEGMENTS)) > _WORTH_PROCESSES
-        apart = parsing and processes > 0 and worth
-        workers = Workers(Examiner(self.store, rederive), processes if apart else threads, apart=apart)
+        workers = Workers(Examiner(self.store, rederive), threads, processes if worth else 0)
         segments = records = 0
         stopped = False
         with workers.at_work():

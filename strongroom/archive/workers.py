@@ -16,8 +16,8 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,11 +42,13 @@ class Task:
 
 
 class Workers:
-    """Examines objects in `count` threads, or processes when `apart`."""
+    """Examines objects in `threads`, and those whose records are looked at in `processes`, if there are to be any."""
 
-    def __init__(self, examiner: Examiner, count: int, *, apart: bool) -> None:
-        self._examiner, self._count, self._apart = examiner, count, apart
-        self._executor: Executor | None = None
+    def __init__(self, examiner: Examiner, threads: int, processes: int) -> None:
+        self._examiner, self._processes = examiner, processes
+        self._count = max(threads, processes)
+        self._threads = ThreadPoolExecutor(threads, "verify")
+        self._apart: ProcessPoolExecutor | None = None
         self._pending: deque[tuple[Task, Future[Outcome]]] = deque()
 
     @contextmanager
@@ -55,8 +57,9 @@ class Workers:
         try:
             yield self
         finally:
-            if self._executor is not None:
-                self._executor.shutdown(wait=True, cancel_futures=True)
+            for executor in (self._threads, self._apart):
+                if executor is not None:
+                    executor.shutdown(wait=True, cancel_futures=True)
 
     @property
     def full(self) -> bool:
@@ -70,15 +73,15 @@ class Workers:
 
     def give(self, task: Task) -> None:
         """Hand out one object."""
-        if self._executor is None:
-            self._executor = self._start()
-        function: Callable[..., Outcome] = _examine if self._apart else self._examiner.examine
-        try:
-            future = self._executor.submit(function, task.entry, task.reference, task.level)
-        except BrokenProcessPool:
-            self._executor.shutdown(wait=False)
-            self._executor = self._start()
-            future = self._executor.submit(function, task.entry, task.reference, task.level)
+        arguments = (task.entry, task.reference, task.level)
+        if not self._processes or task.level != "deep":
+            future = self._threads.submit(self._examiner.examine, *arguments)
+        else:
+            try:
+                future = self._started().submit(_examine, *arguments)
+            except BrokenProcessPool:
+                self._apart = None
+                future = self._started().submit(_examine, *arguments)
         self._pending.append((task, future))
 
     def take(self) -> tuple[Task, Outcome]:
@@ -101,11 +104,11 @@ class Workers:
             future.cancel()
         self._pending.clear()
 
-    def _start(self) -> Executor:
-        if not self._apart:
-            return ThreadPoolExecutor(self._count, "verify")
-        context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(self._count, context, _prepare, (self._examiner, os.getpid()))
+    def _started(self) -> ProcessPoolExecutor:
+        if self._apart is None:
+            context = multiprocessing.get_context("spawn")
+            self._apart = ProcessPoolExecutor(self._processes, context, _prepare, (self._examiner, os.getpid()))
+        return self._apart
 
 
 _own: Examiner
