@@ -33,7 +33,7 @@ from strongroom.ingest.cuts import Cut
 from strongroom.ingest.decode import decode_whole
 from strongroom.ingest.errors import CutTooLarge, SealFailed, SpoolDamaged
 from strongroom.ingest.frames import EPOCH, BatchHeader
-from strongroom.ingest.sources import SOURCES, attachment, quarantine
+from strongroom.ingest.sources import BUILT_IN, SOURCES, Registry, attachment, quarantine
 from strongroom.ingest.sources.source import Source, Split
 from strongroom.ingest.spool import FrameAt
 from strongroom.ingest.writer import Writer
@@ -55,6 +55,7 @@ class Job:
     frames: tuple[FrameAt, ...]
     limit: int
     folder: str
+    registry: Registry = BUILT_IN
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +88,15 @@ def build(job: Job) -> Built:
         batches.append(facts)
         for name, table in rows.items():
             tables[name].append(table)
-    segments = [built for name in sorted(tables) for built in _segments(job, SOURCES[name], tables.pop(name))]
+    segments = [
+        built for name in sorted(tables) for built in _segments(job, job.registry.sources[name], tables.pop(name))
+    ]
     return Built(tuple(segments), tuple(batches))
 
 
-def carries_natural_ids(body: bytes, coding: str, source: str, limit: int) -> bool:
+def carries_natural_ids(body: bytes, coding: str, source: str, limit: int, registry: Registry = BUILT_IN) -> bool:
     """Whether every record of a body (as sent) carries its source's own id, so that a repetition says nothing new."""
-    kind = SOURCES[source]
+    kind = registry.sources[source]
     if kind.natural_id is None:
         return False
     split = kind.split(decode_whole(body, coding, limit))  # type: ignore[arg-type]  # a coding the decoder resolved
@@ -111,7 +114,9 @@ def _sort_out(header: BatchHeader, body: bytes, sequence: int, job: Job) -> tupl
     content = decode_whole(body, header.coding, job.limit)
     if sha256(content).hexdigest() != header.sha256:
         raise SpoolDamaged(f"batch {sequence} ({header.batch}) no longer has the content that was acknowledged")
-    source = SOURCES[header.source]
+    source = job.registry.sources.get(header.source)
+    if source is None:  # declared when the batch was accepted, and no longer
+        return _whole(header, body, sequence, "no such source is declared any more", "source-unknown")
     try:
         split = source.split(content)
         derived = source.derive(split.raw, split.context) if split.raw else None
@@ -227,6 +232,8 @@ def _segment(job: Job, source: Source, day: date, rows: pa.Table) -> BuiltSegmen
         "first": str(cut.first),
         "last": str(cut.last),
     }
+    if fingerprint := job.registry.fingerprint(source.name):
+        metadata["declaration"] = fingerprint
     try:
         facts = segment.write(path, rows, secret=cut.secret(key), metadata=metadata)
     except FormatError as error:

@@ -31,7 +31,7 @@ from strongroom.ingest.errors import IntakeStopped, UnknownSource
 from strongroom.ingest.frames import EPOCH, BatchHeader
 from strongroom.ingest.recovery import State, open_state
 from strongroom.ingest.sealer import Sealer
-from strongroom.ingest.sources import SOURCES, recognise
+from strongroom.ingest.sources import BUILT_IN, Registry
 from strongroom.ingest.turns import Turns
 
 _QUARANTINE = "quarantine"
@@ -100,8 +100,10 @@ class Intake:
         sign_checkpoint: Callable[[], object],
         limits: IntakeLimits | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        registry: Registry = BUILT_IN,
     ) -> None:
         """`directory`: this writer's own state, outside the archive. Nothing is touched before `start`."""
+        self._registry = registry
         self._store = store
         self._log = log
         self._directory = directory
@@ -144,6 +146,7 @@ class Intake:
             limits=self._limits,
             clock=self._clock,
             work=state.work,
+            registry=self._registry,
         )
         self._sealing = asyncio.create_task(self._sealer.run(), name="sealer")
         self._open, self._stopping = state, False
@@ -212,14 +215,14 @@ class Intake:
         try:
             body = await upload.receive(chunks)
             if source != "auto":
-                _must_be_source(source, but=_OWN)
+                self._must_be_source(source, but=_OWN)
             return await self._deliver(body, source, origin, idempotency_key)
         finally:
             upload.close()
 
     async def append(self, content: bytes, *, source: str, origin: Origin) -> Accepted:
         """Accept a small batch of this service's own making, such as audit records; never taken for a duplicate."""
-        _must_be_source(source, but={_QUARANTINE})
+        self._must_be_source(source, but={_QUARANTINE})
         decoded = Decoded("identity", sha256(content).hexdigest(), content, len(content))
         header = self._header(Body([content], len(content), decoded, None), source, origin, "", ())
         return await self._shielded(self._spool(header, [content]))
@@ -265,7 +268,7 @@ class Intake:
         if body.refusal is not None:
             source = _QUARANTINE
         elif source == "auto":
-            source = recognise(body.decoded.head).name
+            source = self._registry.recognise(body.decoded.head).name
         key = "" if idempotency_key is None else sha256(idempotency_key.encode()).hexdigest()
         return await self._shielded(self._decide(body, source, intended, origin, key))
 
@@ -297,9 +300,15 @@ class Intake:
 
     async def _says_nothing_new(self, body: Body, source: str) -> bool:
         """Whether a body whose content is known may be dropped: all its records carry their own ids."""
-        if SOURCES[source].natural_id is None:
+        if self._registry.sources[source].natural_id is None:
             return False
-        arguments = (b"".join(body.chunks), body.decoded.coding, source, self._limits.max_expanded_bytes)
+        arguments = (
+            b"".join(body.chunks),
+            body.decoded.coding,
+            source,
+            self._limits.max_expanded_bytes,
+            self._registry,
+        )
         if body.decoded.bytes <= _PARSE_HERE_BYTES:
             return await asyncio.to_thread(carries_natural_ids, *arguments)
         try:
@@ -336,6 +345,11 @@ class Intake:
         self._sealer.noticed()
         return self._accepted(spooled_state(header, state.writer.id, state.writer.epoch, sequence), duplicate=False)
 
+    def _must_be_source(self, name: str, *, but: Set[str]) -> None:
+        allowed = set(self._registry.sources) - but
+        if name not in allowed:
+            raise UnknownSource(f"no source {name!r} to send to", hint=f"one of: auto, {', '.join(sorted(allowed))}")
+
     def _accepted(self, state: BatchState, *, duplicate: bool) -> Accepted:
         receipt = receipts.Receipt(
             origin=self._log.origin,
@@ -364,9 +378,3 @@ class Intake:
 def _sendable(text: str) -> str:
     """What a sender says of itself, made storable: bounded, and without the half characters file names may have."""
     return text[:_MAX_ORIGIN_TEXT].encode("utf-8", "replace").decode()
-
-
-def _must_be_source(name: str, *, but: Set[str]) -> None:
-    allowed = set(SOURCES) - but
-    if name not in allowed:
-        raise UnknownSource(f"no source {name!r} to send to", hint=f"one of: auto, {', '.join(sorted(allowed))}")

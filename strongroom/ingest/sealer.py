@@ -38,6 +38,7 @@ from strongroom.ingest.commit import Committer
 from strongroom.ingest.cuts import Cut, Cuts, new_cut
 from strongroom.ingest.errors import SealFailed, SpoolDamaged, SpoolUnavailable
 from strongroom.ingest.frames import EPOCH
+from strongroom.ingest.sources import Registry
 from strongroom.ingest.spool import Spool
 from strongroom.ingest.writer import Writer
 
@@ -91,6 +92,7 @@ class Sealer:
         limits: SealLimits,
         clock: Callable[[], datetime],
         work: Path,
+        registry: Registry,
     ) -> None:
         self._spool = spool
         self._cuts = cuts
@@ -103,6 +105,7 @@ class Sealer:
         self._limits = limits
         self._clock = clock
         self._work = work
+        self._registry = registry
         self._inherited = {cut.first for cut in cuts.pending}
         self._building: deque[tuple[Cut, Job, asyncio.Task[Built]]] = deque()
         self._jobs = 0
@@ -242,7 +245,8 @@ class Sealer:
                 f"the spool no longer holds all of the batches {cut.first}..{cut.last}, decided to be sealed"
             )
         self._jobs += 1
-        job = Job(cut, self._writer, frames, self._limits.max_expanded_bytes, str(self._work / str(self._jobs)))
+        folder = str(self._work / str(self._jobs))
+        job = Job(cut, self._writer, frames, self._limits.max_expanded_bytes, folder, self._registry)
         self._building.append((cut, job, asyncio.ensure_future(self._builders.run(build, job))))
 
     async def _seal(self, cut: Cut, job: Job, building: asyncio.Task[Built]) -> None:

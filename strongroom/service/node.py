@@ -28,7 +28,6 @@ from strongroom.archive.stores.directory import DirectoryStore
 from strongroom.archive.stores.store import ObjectStore
 from strongroom.ingest.errors import IngestError
 from strongroom.ingest.intake import Intake, IntakeLimits
-from strongroom.ingest.sources import SOURCES
 from strongroom.query.engine import QueryEngine
 from strongroom.query.limits import QueryLimits
 from strongroom.service.alerts.metrics import VerificationMetrics
@@ -42,6 +41,7 @@ from strongroom.service.promises import Promises
 from strongroom.service.schedule import Schedule
 from strongroom.service.scheduled import crons, make_verifier
 from strongroom.service.settings import Settings
+from strongroom.service.sources import registry
 from strongroom.service.state import StateFolder, open_or_create
 from strongroom.service.timestamping import Timestamping
 from strongroom.service.tokens import TokenStore
@@ -61,6 +61,7 @@ class ArchiveWriter:
     """
 
     def __init__(self, settings: Settings, limits: IntakeLimits, suffix: str = "") -> None:
+        self.registry = registry(settings.sources_file)
         self.state = StateFolder(settings.state.absolute())
         self.store = DirectoryStore(settings.archive, create=True)
         self.identity = open_or_create(
@@ -82,6 +83,7 @@ class ArchiveWriter:
             receipt_signer=self.identity.receipts_signer,
             sign_checkpoint=self.sign_checkpoint,
             limits=limits,
+            registry=self.registry,
         )
         self.audit = Audit(self.intake, self.state.acts)
 
@@ -312,7 +314,7 @@ def query_engine(settings: Settings, store: ObjectStore, log: Log, directory: Pa
     return QueryEngine(
         store=store,
         log=log,
-        views=source_views(SOURCES.values()),
+        views=source_views(registry(settings.sources_file).sources.values()),
         normalised=ocsf_views(),
         directory=directory,
         limits=limits,

@@ -53,6 +53,7 @@ def make_verifier(
         settings.verify_fraction,
         settings.promise_seconds,
         settings.tsa_roots,
+        settings.sources_file,
     )
     reports = Reports(store, log, by, sign, lambda level: _lease(level, settings.verify_seconds))
     alerts = Alerts(sinks(settings), state.alerts, settings.alert_repeat_seconds)

@@ -96,6 +96,9 @@ class Settings(BaseSettings):
     seal_age_seconds: Seconds = Field(30.0, description="Seal when the oldest spooled batch is this old.")
     heartbeat_seconds: Seconds = Field(300.0, description="Write a heartbeat entry after this much silence.")
     ingest_workers: int = Field(1, ge=1, le=64, description="Processes that parse and write segments.")
+    sources_file: FilePath | None = Field(
+        None, description="TOML file that declares sources of your own: see [sources/custom.md](sources/custom.md)."
+    )
 
     query_concurrency: int = Field(4, ge=1, le=64, description="Queries that run at once, of all users together.")
     query_per_user: int = Field(2, ge=1, le=64, description="Queries of one token that run at once.")

@@ -28,7 +28,7 @@ from strongroom.archive.note import Checkpoint
 from strongroom.archive.progress import Journal
 from strongroom.archive.stores.store import ObjectStore
 from strongroom.archive.trust import Trust, recall, remember
-from strongroom.ingest.sources import SOURCES
+from strongroom.ingest.sources import BUILT_IN, Registry
 from strongroom.service.errors import TrustMissing, VerificationBusy
 from strongroom.service.locks import attempted, exclusive
 
@@ -87,7 +87,9 @@ def read_trust(policy: Path, tsa_roots: Path | None = None) -> Trust:
     return Trust(policy_file.parse(text), recall(memory_of(policy)), timestamps.roots_of(pem) if pem else ())
 
 
-def verify(store: ObjectStore, policy: Path, asked: Asked, progress: Progress | None = None) -> Report:
+def verify(
+    store: ObjectStore, policy: Path, asked: Asked, progress: Progress | None = None, registry: Registry = BUILT_IN
+) -> Report:
     """Verify, and remember the checkpoint when sound.
 
     Raises TrustMissing, VerificationBusy when it is to resume what is running, ObjectMissing, StoreUnavailable.
@@ -108,7 +110,7 @@ def verify(store: ObjectStore, policy: Path, asked: Asked, progress: Progress | 
             store,
             trust,
             asked.level,
-            rederive=rederive,
+            rederive=Rederive(registry),
             progress=progress,
             threads=asked.workers,
             processes=asked.workers,
@@ -125,12 +127,23 @@ def verify(store: ObjectStore, policy: Path, asked: Asked, progress: Progress | 
     return report
 
 
-def rederive(source: str, rows: pa.Table) -> pa.Table | None:
-    """The columns this version derives for stored rows, None for a source it does not know."""
-    parser = SOURCES.get(source)
-    if parser is None:
-        return None
-    return parser.derive(rows.column("raw").to_pylist(), rows.column("context").to_pylist())
+@dataclass(frozen=True, slots=True)
+class Rederive:
+    """The columns that these sources derive for stored rows. Goes to the processes that verify.
+
+    None for a source that is not there, and for a declared one that was declared otherwise when the rows were sealed.
+    """
+
+    registry: Registry
+
+    def __call__(self, source: str, rows: pa.Table) -> pa.Table | None:
+        parser = self.registry.sources.get(source)
+        sealed_with = (rows.schema.metadata or {}).get(b"strongroom.declaration", b"").decode("utf-8", "replace")
+        declared = self.registry.fingerprint(source)
+        # What a segment says of itself excuses none of the sources that are in this program.
+        if parser is None or (declared and sealed_with != declared):
+            return None
+        return parser.derive(rows.column("raw").to_pylist(), rows.column("context").to_pylist())
 
 
 def _remember(policy: Path, level: Level, newest: Checkpoint, report: Report) -> None:

@@ -54,6 +54,7 @@ class VerifierLimits:
     fraction: float
     promise_seconds: float
     tsa_roots: Path | None = None
+    sources_file: Path | None = None
 
 
 class Verifier:
@@ -205,13 +206,14 @@ class Verifier:
     async def _child(self, run: Run) -> dict[str, Any]:
         """The report of `strongroom verify` in a process of its own. Raises VerificationFailed."""
         limits = self._limits
-        roots = ("--tsa-roots", str(limits.tsa_roots)) if limits.tsa_roots else ()
+        given = {"--tsa-roots": limits.tsa_roots, "--sources-file": limits.sources_file}
+        options = [text for option, path in given.items() if path for text in (option, str(path))]
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "strongroom.service.cli", "verify", "--json", "--resume", "--live"),
             *("--level", run.level, "--run", run.id, "--seconds", f"{limits.seconds:g}"),
             *("--workers", str(limits.workers), "--fraction", f"{limits.fraction:g}"),
             *("--promise-seconds", f"{limits.promise_seconds:g}"),
-            *("--archive", str(self._archive), "--trust", str(self._policy), *roots),
+            *("--archive", str(self._archive), "--trust", str(self._policy), *options),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

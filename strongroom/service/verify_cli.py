@@ -52,6 +52,9 @@ def verify(
     scheduled: Annotated[
         bool, typer.Option("--scheduled", help="Run what the settings say is due (or --level), file it, send alerts.")
     ] = False,
+    sources_file: Annotated[
+        Path | None, typer.Option("--sources-file", help="Declared sources. Default: the setting's.")
+    ] = None,
     live: Annotated[
         bool, typer.Option("--live", help="A service signs meanwhile: wait for it instead of reporting its tail.")
     ] = False,
@@ -67,6 +70,7 @@ def verify(
 ) -> None:
     """Verify the archive. Exit code 0: sound. 1: findings. 2: could not run, or not to its end."""
     given = {"archive": archive, "state": state, "tsa_roots": tsa_roots, "promise_seconds": promise_seconds}
+    given["sources_file"] = sources_file
     chosen = settings.load(config, given)
     if not (chosen.archive / "archive.json").is_file():
         # Looking must not create: a mistyped path is an error, not an empty archive.
@@ -76,6 +80,7 @@ def verify(
     from strongroom.archive.stores.directory import DirectoryStore
     from strongroom.archive.workers import leave_with
     from strongroom.service import promises, verification
+    from strongroom.service.sources import registry
     from strongroom.service.state import StateFolder
 
     if run:
@@ -94,7 +99,7 @@ def verify(
     )
     store = DirectoryStore(chosen.archive)
     with _step_progress() as progress:
-        report = verification.verify(store, policy, asked, progress)
+        report = verification.verify(store, policy, asked, progress, registry(chosen.sources_file))
     promises.judge(report, policy, store, chosen.promise_seconds)
     if as_json:
         print(json.dumps(report.to_json()))

@@ -24,7 +24,7 @@ from strongroom.archive.stores import DirectoryStore, ObjectInfo
 from strongroom.archive.trust import Trust
 from strongroom.archive.verify import verify
 from strongroom.ingest.intake import Accepted, Intake, IntakeLimits, Origin
-from strongroom.ingest.sources import SOURCES
+from strongroom.ingest.sources import BUILT_IN, SOURCES, Registry
 
 ORIGIN = "logs.example.org/ingest"
 SENDER = Origin("sender", "http", "192.0.2.1")
@@ -103,7 +103,9 @@ class House:
         self.state = self.root / "state"
         Log.create(self.store, ORIGIN, [s.key.vkey() for s in self.signers], datetime.now(UTC))
 
-    def intake(self, *, state: Path | None = None, writer_id: str = "w1", **limits: float) -> Intake:
+    def intake(
+        self, *, state: Path | None = None, writer_id: str = "w1", registry: Registry = BUILT_IN, **limits: float
+    ) -> Intake:
         signer = Signer(self.store, self.signers, self.root / "memory.json")
 
         return Intake(
@@ -113,6 +115,7 @@ class House:
             writer_id=writer_id,
             receipt_signer=self.receipts,
             sign_checkpoint=signer.sign,
+            registry=registry,
             limits=replace(self.limits, **limits),  # type: ignore[arg-type]
         )
 

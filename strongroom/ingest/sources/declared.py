@@ -22,7 +22,7 @@ from strongroom.ingest.sources.fields import Field
 from strongroom.ingest.sources.source import TEXT, Contexts, Found, Split
 
 CONTEXT = "^"
-_NORMALISED = (
+NORMALISED = (
     *("account", "region", "actor", "action", "target", "source_address", "outcome", "severity", "event_id", "message"),
 )
 _LINES_LOOKED_AT = 20
@@ -30,8 +30,8 @@ _LINES_LOOKED_AT = 20
 
 def events(source: str, **columns: str) -> Mapping[str, str]:
     """The mapping to the view `events`: what is not given is NULL."""
-    assert columns.keys() <= set(_NORMALISED)
-    given = {name: columns.get(name, "NULL::VARCHAR") for name in _NORMALISED}
+    assert columns.keys() <= set(NORMALISED)
+    given = {name: columns.get(name, "NULL::VARCHAR") for name in NORMALISED}
     return {"source": f"'{source}'", "event_time": "event_time", **given}
 
 
@@ -54,6 +54,8 @@ class JsonSource:
     natural_id: str | None = None
     identity: tuple[str, ...] = ()
     """Columns that make up `natural_id` together, where no single one does."""
+    fingerprint: str = ""
+    """Of a declaration that is not in this program, and may change: see custom.py."""
     schema: pa.Schema = field(init=False)
 
     def __post_init__(self) -> None:
@@ -103,6 +105,10 @@ class LineSource:
     sort: tuple[str, ...]
     summary_columns: tuple[str, ...]
     natural_id: str | None = None
+    recognised: bool = True
+    """Whether content alone can tell."""
+    fingerprint: str = ""
+    """As a JsonSource's."""
     schema: pa.Schema = field(init=False)
 
     def __post_init__(self) -> None:
@@ -110,7 +116,7 @@ class LineSource:
 
     def recognise(self, head: bytes) -> bool:
         """Half of the first lines or more match."""
-        return mostly(head, self.pattern)
+        return self.recognised and mostly(head, self.pattern)
 
     def split(self, body: bytes) -> Split:
         """Lines that match."""
