@@ -137,6 +137,7 @@ WITNESSES = {name: keys.generate(f"{name}.example", [KeyType.ED25519_COSIGNATURE
         "group g 2 a b\nquorum g",
         "group g 3 a b\nquorum g",
         "group g 0 a b\nquorum g",
+        "group g 2 a a\nquorum g",
         "group g any\nquorum g",
         "group g x a\nquorum g",
         "quorum g\ngroup g any a",

@@ -537,14 +537,17 @@ class Policy:
 
     def _statement(self, what: str, words: list[str]) -> None:
         if what == "log" and len(words) in (1, 2):
-            self.log_keys.append(Key(words[0]))
+            key = Key(words[0])
+            if key.type == COSIGNATURE or key.public in [known.public for known in self.log_keys]:
+                raise Failure("a log key is given twice, or is a cosigner's")
+            self.log_keys.append(key)
         elif what == "witness" and len(words) in (2, 3):
             key = Key(words[1])
             if key.type not in (COSIGNATURE, ML_DSA_44):
                 raise Failure("a key of this type does not cosign")
             self._define(words[0])
             self.witnesses[words[0]] = key
-        elif what == "group" and len(words) >= 3:
+        elif what == "group" and len(words) >= 3 and len(set(words[2:])) == len(words[2:]):
             name, members = words[0], words[2:]
             for member in members:
                 self._must_know(member)
