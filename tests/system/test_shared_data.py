@@ -9,11 +9,13 @@ import subprocess
 from collections import Counter, defaultdict
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from strongroom.archive import details
 from strongroom.archive.log import Log
 from strongroom.archive.stores import DirectoryStore
+from strongroom.ingest.sources import SOURCES
 from tests.ingest.samples import SAMPLES, SHARED, body
 from tests.system.conftest import NewService
 from tests.system.process import Service
@@ -28,9 +30,13 @@ JQ_COUNT = """
   | if (.detail? | type) == "object" and (.detail.findings? | type) == "array" then .detail.findings[]
     elif (.Records? // .findings? // .Findings? // .configurationItems? // .logEvents? | type) == "array"
     then (.Records? // .findings? // .Findings? // .configurationItems? // .logEvents?)[]
+    elif type == "object" and (.items? | type) == "array" and .kind? == "EventList" then .items[]
     else . end
 ) | length
 """
+LINES = ("text", "vpcflow", "elb", "s3access", "syslog", "sessionmanager")
+NO_RECORD = b"#"
+"""The one line among the real access logs that is none: its publisher's file begins so."""
 
 
 def jq_count(content: bytes) -> int:
@@ -42,15 +48,15 @@ def jq_count(content: bytes) -> int:
 def records_by_batch(service: Service) -> dict[int, dict[int, bytes]]:
     """Sequence → position → exact bytes, of every record of every source, as a query returns them."""
     found: dict[int, dict[int, bytes]] = defaultdict(dict)
-    for source in ("cloudtrail", "vpcflow", "guardduty", "securityhub", "json", "text", "quarantine"):
-        sql = f"SELECT sequence, position, raw_bytes, raw FROM {source} LIMIT 1000000"
-        asked = service.cli("query", "--format", "ndjson", sql, "--limit", "1000000")
-        assert asked.returncode == 0, asked.stderr
-        for line in asked.stdout.splitlines():
-            row = json.loads(line)
-            exact = row["raw"].encode() if row["raw_bytes"] is None else base64.b64decode(row["raw_bytes"]["base64"])
-            assert row["position"] not in found[row["sequence"]], "twice"
-            found[row["sequence"]][row["position"]] = exact
+    columns = "sequence, position, raw_bytes, raw"
+    sql = " UNION ALL ".join(f"SELECT {columns} FROM {source}" for source in sorted(SOURCES.keys() - {"audit"}))
+    asked = service.cli("query", "--format", "ndjson", sql, "--limit", "1000000")
+    assert asked.returncode == 0, asked.stderr
+    for line in asked.stdout.splitlines():
+        row = json.loads(line)
+        exact = row["raw"].encode() if row["raw_bytes"] is None else base64.b64decode(row["raw_bytes"]["base64"])
+        assert row["position"] not in found[row["sequence"]], "twice"
+        found[row["sequence"]][row["position"]] = exact
     return found
 
 
@@ -62,9 +68,12 @@ def test_everything_comes_out_as_it_went_in(new_service: NewService, root: Path)
     done = service.cli("ingest", str(root), "--json")
     summary = json.loads(done.stdout)
     paths = [path for path in root.rglob("*") if path.is_file()]
-    binary = [path for path in paths if body(path).startswith(b"PAR1")]
+    # Flow logs in Parquet are read; Security Lake's own Parquet is not one of our sources, and quarantined whole.
+    parquet = [path for path in paths if body(path).startswith(b"PAR1")]
+    foreign = [path for path in parquet if "input" not in path.name]
+    odd = [path for path in paths if body(path).startswith(NO_RECORD + b"\nhttp")]
     assert not summary["refused"]
-    assert (done.returncode, summary["quarantined"]) == (3 if binary else 0, len(binary))
+    assert (done.returncode, summary["quarantined"]) == (3, len(foreign) + len(odd))
     report = service.verify("deep")
     assert report["sound"], report["findings"]
 
@@ -84,12 +93,17 @@ def test_everything_comes_out_as_it_went_in(new_service: NewService, root: Path)
         records = found[sequence]
         assert sorted(records) == list(range(batch.records))
         at = 0
+        counted[batch.source] += batch.records
+        if content.startswith(b"PAR1"):
+            # Rows have no bytes of their own: the file is there, after the lines written out from it.
+            assert records[batch.records - 1] == content
+            assert batch.records == (1 if batch.quarantined else pq.read_metadata(batch.name).num_rows + 1)
+            continue
         for position in range(batch.records):
             at = content.index(records[position], at) + len(records[position])
-        counted[batch.source] += batch.records
-        if HAVE_JQ and batch.source not in ("text", "vpcflow", "quarantine"):
+        if HAVE_JQ and batch.source not in (*LINES, "quarantine"):
             assert batch.records == jq_count(content), batch.name
-    assert counted["cloudtrail"] > 100
+    assert counted["cloudtrail"] > 100 and len(counted) >= 15
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the larger collection of real logs is not here")
