@@ -222,3 +222,10 @@ def test_an_envelope_does_not_vanish_with_its_records() -> None:
     ):
         found = split(damaged, kinds)
         assert [b.raw for b in found.broken] == [damaged] and not found.raw
+
+
+def test_a_piece_of_the_last_element_does_not_pass_for_a_record() -> None:
+    good = _RECORD % 1
+    spoilt = good.replace(b'"list":[{"x"', b'"list":[]"x"')
+    found = split(b'{"Records":[' + good + b"," + spoilt + b"]}", CONTAINERS)
+    assert found.raw == [good] and len(found.broken) == 1 and found.broken[0].raw.startswith(spoilt)

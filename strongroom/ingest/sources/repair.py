@@ -168,7 +168,7 @@ class _Repair:
             own = _FIRST_KEY.match(self.shape, at, end)
             if own:
                 begins.add(own.group())
-            stop = self._element_end(at, end, begins)
+            stop = self._element_end(at, end, begins, 0 if kind is None else len(kind.path))
             pieces.append((at, stop, self._fault(at, stop)))
             at = stop
         context, at = self._rest(start, opening, at, end, kind) if closed else (None, at)
@@ -188,24 +188,27 @@ class _Repair:
                 self.found.damaged(self.body[first:stop], "not a JSON object")
         return at
 
-    def _element_end(self, at: int, end: int, begins: set[bytes]) -> int:
-        """Where the element at `at` ends: by its brackets, else where the next element begins, else at the end."""
+    def _element_end(self, at: int, end: int, begins: set[bytes], depth: int) -> int:
+        """Where the element at `at` ends: by its brackets, else where the next element begins, else at the end.
+
+        `depth`: how many objects lie around the array.
+        """
         stop = self._value_end(at, end)
         if stop is not None:
             if self._fault(at, stop) is None and _AFTER_ELEMENT.match(self.shape, stop, end):
                 return stop
-            if self._neighbour(at, stop, begins) is None and self._plausible(stop, end, begins):
+            if self._neighbour(at, stop, begins) is None and self._plausible(stop, end, begins, depth):
                 return stop
         neighbour = self._neighbour(at, end, begins)
         return at + len(self.shape[at:end].rstrip()) if neighbour is None else neighbour
 
-    def _plausible(self, at: int, end: int, begins: set[bytes]) -> bool:
+    def _plausible(self, at: int, end: int, begins: set[bytes], depth: int) -> bool:
         """Can a damaged element end at `at`? Damage to a bracket moves the end; what follows then makes no sense."""
         for _ in range(_LOOKAHEAD):
             at = _end(_SPACE, self.shape, at, end)
             mark = self.shape[at : at + 1]
             if mark == b"]":
-                return self._neighbour(at, end, begins) is None
+                return self._neighbour(at, end, begins) is None and self._closes(at + 1, end, depth)
             if mark != b",":
                 return False
             at = _end(_SPACE, self.shape, at + 1, end)
@@ -217,6 +220,15 @@ class _Repair:
                 return False
             at = stop
         return True
+
+    def _closes(self, at: int, end: int, depth: int) -> bool:
+        """Can the array have ended before `at`? Not when the document around it then ends too early, in front of
+        brackets nobody opened: the bracket belonged to the damaged element."""
+        stop = self._value_end(at, end, depth) if depth else at
+        if stop is None:
+            return True
+        after = _end(_SPACE, self.shape, stop, end)
+        return self.shape[after : after + 1] not in _CLOSE
 
     def _neighbour(self, at: int, end: int, begins: set[bytes]) -> int | None:
         """Where the damaged element at `at` stops because something that looks like its neighbour follows."""
