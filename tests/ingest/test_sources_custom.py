@@ -163,15 +163,17 @@ def test_sealed_in_worker_processes_and_verified(house: House) -> None:
 
 
 def test_a_source_that_is_declared_no_more_quarantines_what_was_spooled(house: House) -> None:
-    async def scenario() -> None:
+    async def accept() -> None:
         intake = house.intake(registry=Registry(DECLARED))
         await intake.start()
         await send(intake, PAYMENT, source="payments")
         await intake.abandon()
-        without = await house.open()
-        await without.stop()
 
-    run(scenario)
+    async def seal() -> None:
+        await (await house.open()).stop()
+
+    run(accept)  # its end waits for the threads of the intake that was given up
+    run(seal)
     (row,) = house.rows().to_pylist()
     assert (row["source"], row["raw"]) == ("quarantine", PAYMENT)
     house.must_be_sound()
