@@ -21,6 +21,7 @@ from strongroom.service.display import printable
 from strongroom.service.settings import Settings
 
 SOUND, FINDINGS, NOT_RUN = 0, 1, 2
+_PATIENCE_SECONDS = 60.0  # a service seals sooner, unless it can't
 
 screen = Console(soft_wrap=True)
 progress_screen = Console(stderr=True)
@@ -100,7 +101,7 @@ def verify(
     store = DirectoryStore(chosen.archive)
     with _step_progress() as progress:
         report = verification.verify(store, policy, asked, progress, registry(chosen.sources_file))
-    promises.judge(report, policy, store, chosen.promise_seconds)
+    promises.judge(report, policy, store, chosen.promise_seconds, _PATIENCE_SECONDS if live else 0.0)
     if as_json:
         print(json.dumps(report.to_json()))
     else:
