@@ -101,7 +101,8 @@ def verify(
     store = DirectoryStore(chosen.archive)
     with _step_progress() as progress:
         report = verification.verify(store, policy, asked, progress, registry(chosen.sources_file))
-    promises.judge(report, policy, store, chosen.promise_seconds, _PATIENCE_SECONDS if live else 0.0)
+    patience = min(_PATIENCE_SECONDS, chosen.promise_seconds) if live else 0.0
+    promises.judge(report, policy, store, chosen.promise_seconds, patience)
     if as_json:
         print(json.dumps(report.to_json()))
     else:
