@@ -19,7 +19,6 @@ from rich.table import Table
 
 from strongroom.archive import durable, policy
 from strongroom.archive.errors import KeyUnusable, StrongroomError
-from strongroom.archive.evidence.commands import algorithm, fingerprint, pem
 from strongroom.archive.keyring import Change, Keyring, in_order
 from strongroom.archive.keys import HeldSigner, LocalSigner
 from strongroom.archive.log import Log
@@ -77,6 +76,8 @@ def public(
     state: StateOption = None,
 ) -> None:
     """Print the public keys in force."""
+    from strongroom.archive.evidence.commands import pem
+
     place = _open(config, archive, state)
     with _act(place, "keys.public"):
         keys = in_order(place.ring.at(size or place.log.size).may)
@@ -231,6 +232,8 @@ def _act(place: _Place, action: str, **wanted: Any) -> Iterator[dict[str, Any]]:
 
 
 def _describe(place: _Place) -> Iterator[dict[str, Any]]:
+    from strongroom.archive.evidence.commands import algorithm, fingerprint
+
     held = {signer.key: signer for signer in _at_hand(place.held.held)}
     coming = {signer.key: signer for signer in _at_hand(place.held.waiting)}
     ring, size = place.ring, place.log.size
