@@ -139,10 +139,9 @@ def _show(report: Report) -> None:
     counts = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in report.counts.items())
     screen.print(f"       {report.size:,} entries, {signed:,} of them under the newest signed checkpoint; {counts}")
     cost = report.cost.to_json()
-    screen.print(
-        f"       {cost['seconds']:,.1f} s, {cost['bytes_read']:,} bytes read of {cost['bytes_held']:,}; "
-        f"a terabyte at this rate: {cost['seconds_per_tb'] / 3600:,.1f} h"
-    )
+    # The rate of a small archive is that of starting and opening files: it says nothing about a large one.
+    rate = f"; a terabyte at this rate: {cost['seconds_per_tb'] / 3600:,.1f} h" if cost["bytes_read"] > 100e6 else ""
+    screen.print(f"       {cost['seconds']:,.1f} s, {cost['bytes_read']:,} bytes read of {cost['bytes_held']:,}{rate}")
     for finding in report.findings:
         facts = finding.to_json()
         screen.print(f"\n[bold red]{finding.code}[/] ({finding.severity}): {facts['meaning']}")
