@@ -24,7 +24,8 @@ from strongroom.archive.merkle import root_of
 from strongroom.archive.stores import DirectoryStore
 from strongroom.archive.trust import Trust
 from strongroom.archive.verify import verify
-from strongroom.service.verification import rederive
+from strongroom.ingest.sources.registry import BUILT_IN
+from strongroom.service.verification import Rederive
 
 _BUNDLED = 10_000
 _PROOFS = 20
@@ -35,7 +36,7 @@ def verifying(archive: Path, trust: Path, level: Level) -> Runs:
     store = DirectoryStore(archive)
     trusted = Trust(policy.parse(trust.read_text()))
     while True:
-        yield lambda: len(verify(store, trusted, level, rederive=rederive, threads=1).findings)
+        yield lambda: len(verify(store, trusted, level, rederive=Rederive(BUILT_IN), threads=1).findings)
 
 
 def summing(archive: Path) -> Runs:
