@@ -67,6 +67,11 @@ class Details(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: str = FORMAT
 
 
+# msgspec (0.22) learns a type at its first use, and crashes the process when two threads are first at once. So every
+# type that threads decode is used here and in its like once, by the one thread that imports.
+msgspec.json.Decoder(Details)
+
+
 def encode(details: Details) -> bytes:
     """The canonical bytes of `details`."""
     return canonical.encode(msgspec.to_builtins(details))

@@ -63,6 +63,9 @@ class BatchHeader(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str = ""
 
 
+_header = msgspec.json.Decoder(BatchHeader)  # made here: see archive/details.py
+
+
 @dataclass(frozen=True, slots=True)
 class FileHeader:
     """Identity of one spool file: its random marker, the writer's epoch, the sequence number of its first frame."""
@@ -177,7 +180,7 @@ def _read_head(data: bytes | mmap, offset: int, file: FileHeader) -> tuple[Frame
     if crc32(head, crc32(start)) != head_crc:
         return None
     try:
-        header = msgspec.json.decode(head, type=BatchHeader)
+        header = _header.decode(head)
     except msgspec.DecodeError:
         return None
     return Frame(offset, body, body + body_bytes, sequence, header), group, body_crc

@@ -43,6 +43,9 @@ class Act(msgspec.Struct, frozen=True):
         return msgspec.json.encode(self)
 
 
+_act = msgspec.json.Decoder(Act)  # made here: see archive/details.py
+
+
 def act(
     action: str, *, actor: str, role: str, address: str, outcome: str, target: str = "", id: str = "", **detail: Any
 ) -> Act:
@@ -78,7 +81,7 @@ def left(acts: Path) -> list[tuple[Path, Act | None]]:
     found: list[tuple[Path, Act | None]] = []
     for path in sorted(acts.glob("*.json")):
         try:
-            found.append((path, msgspec.json.decode(path.read_bytes(), type=Act)))
+            found.append((path, _act.decode(path.read_bytes())))
         except FileNotFoundError:
             continue  # another writer was faster
         except (OSError, msgspec.DecodeError):

@@ -73,6 +73,9 @@ class Contents(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return sorted({disclosure.entry for disclosure in self.segments})
 
 
+msgspec.json.Decoder(Contents)  # see archive/details.py
+
+
 def encode_contents(contents: Contents) -> bytes:
     """The bytes of bundle.json."""
     return canonical.encode(msgspec.to_builtins(contents))

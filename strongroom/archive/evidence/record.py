@@ -63,6 +63,9 @@ class RecordProof(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     format: str = FORMAT
 
 
+msgspec.json.Decoder(RecordProof)  # see archive/details.py
+
+
 def prove_record(
     store: ObjectStore,
     log: Log,
