@@ -6,15 +6,14 @@ Every administrative act is recorded before it takes effect.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
-from strongroom.service.acts import Act, act
 from strongroom.service.auth import Requires
-from strongroom.service.routes.answers import Json, address_of, node_of
+from strongroom.service.routes.answers import Json, act_of, node_of
 from strongroom.service.tokens import Principal, Role
 
 router = APIRouter(tags=["admin"])
@@ -64,7 +63,7 @@ async def create_token(
     """The answer shows the token's text; it is stored nowhere."""
     node = node_of(request)
     await node.audit.record(
-        _token_act("token.create", request, principal, "started", wanted=wanted.model_dump(mode="json"))
+        act_of(request, principal, "token.create", outcome="started", wanted=wanted.model_dump(mode="json"))
     )
     token, text = await run_in_threadpool(
         node.tokens.create,
@@ -76,7 +75,7 @@ async def create_token(
         quarantine_undecodable=wanted.quarantine_undecodable,
     )
     await node.audit.record(
-        _token_act("token.create", request, principal, "success", target=token.id, token=token.public())
+        act_of(request, principal, "token.create", outcome="success", target=token.id, token=token.public())
     )
     return Json({"token": text, **token.public()}, status_code=201)
 
@@ -87,15 +86,9 @@ async def revoke_token(
 ) -> Json:
     """The token is dead when this answers."""
     node = node_of(request)
-    await node.audit.record(_token_act("token.revoke", request, principal, "started", target=token_id))
+    await node.audit.record(act_of(request, principal, "token.revoke", outcome="started", target=token_id))
     token = await run_in_threadpool(node.tokens.revoke, token_id)
     await node.audit.record(
-        _token_act("token.revoke", request, principal, "success", target=token_id, token=token.public())
+        act_of(request, principal, "token.revoke", outcome="success", target=token_id, token=token.public())
     )
     return Json({"revoked": token.public()})
-
-
-def _token_act(action: str, request: Request, principal: Principal, outcome: str, **facts: Any) -> Act:
-    return act(
-        action, actor=principal.label, role=principal.role, address=address_of(request), outcome=outcome, **facts
-    )

@@ -1,4 +1,4 @@
-"""What the routes share: reaching the node, and compact JSON answers.
+"""What the routes share: reaching the node, compact JSON answers, and acts of whoever asks.
 
 JSON carries no white space (some forwarders search answers for literal text) and always a Content-Length.
 """
@@ -11,7 +11,9 @@ import msgspec
 from fastapi import Request
 from starlette.responses import Response
 
+from strongroom.service.acts import Act, act
 from strongroom.service.node import Node
+from strongroom.service.tokens import Principal
 
 
 class Json(Response):
@@ -31,3 +33,10 @@ def node_of(request: Request) -> Node:
 def address_of(request: Request) -> str:
     """The peer's address as the socket says; forwarded-for headers are anybody's claim."""
     return request.client.host if request.client else ""
+
+
+def act_of(request: Request, principal: Principal, action: str, *, outcome: str, **facts: Any) -> Act:
+    """An act of this moment by the holder of the request's token (see service/acts.py)."""
+    return act(
+        action, actor=principal.label, role=principal.role, address=address_of(request), outcome=outcome, **facts
+    )

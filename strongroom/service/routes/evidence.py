@@ -15,11 +15,10 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import Response, StreamingResponse
 
-from strongroom.service.acts import act
 from strongroom.service.auth import Requires
 from strongroom.service.evidence import Question, Selection, named, selected
 from strongroom.service.exporting import Bundle, Proof
-from strongroom.service.routes.answers import address_of, node_of
+from strongroom.service.routes.answers import act_of, node_of
 from strongroom.service.tokens import Principal
 
 router = APIRouter(tags=["evidence"])
@@ -131,11 +130,10 @@ async def export(request: Request, principal: Annotated[Principal, Depends(MAY_E
     node = node_of(request)
     await node.engine.refresh()
     snapshot = None if wanted.sql is None else wanted.as_of or node.log.size
-    asked = act(
+    asked = act_of(
+        request,
+        principal,
         "evidence",
-        actor=principal.label,
-        role=principal.role,
-        address=address_of(request),
         target=wanted.case,
         outcome="started",
         purpose=wanted.purpose,
@@ -149,11 +147,10 @@ async def export(request: Request, principal: Annotated[Principal, Depends(MAY_E
 
     def conclude(outcome: str, **facts: Any) -> None:
         node.audit.record_soon(
-            act(
+            act_of(
+                request,
+                principal,
                 "evidence",
-                actor=principal.label,
-                role=principal.role,
-                address=address_of(request),
                 target=wanted.case,
                 outcome=outcome,
                 id=asked.id,
@@ -210,11 +207,10 @@ async def _stream(bundle: Bundle, conclude: Callable[..., None]) -> AsyncIterato
 async def _recorded(request: Request, principal: Principal, target: str) -> None:
     """A proof discloses a record, as an answer does: what can't be recorded is not disclosed."""
     await node_of(request).audit.record(
-        act(
+        act_of(
+            request,
+            principal,
             "proof",
-            actor=principal.label,
-            role=principal.role,
-            address=address_of(request),
             target=target,
             outcome="started",
         )

@@ -14,11 +14,10 @@ from pydantic import BaseModel
 
 from strongroom.ingest.errors import UnknownBatch
 from strongroom.ingest.intake import BatchState, Origin
-from strongroom.service.acts import act
 from strongroom.service.auth import Requires
 from strongroom.service.errors import Forbidden
 from strongroom.service.node import Node
-from strongroom.service.routes.answers import Json, address_of, node_of
+from strongroom.service.routes.answers import Json, act_of, address_of, node_of
 from strongroom.service.tokens import Principal
 
 router = APIRouter()
@@ -156,9 +155,7 @@ async def batch_state(request: Request, principal: Annotated[Principal, Depends(
 async def seal(request: Request, principal: Annotated[Principal, Depends(MAY_SEAL)]) -> Json:
     """Seal at once instead of at the next size or age limit. Answers with the log's size."""
     node = node_of(request)
-    await node.audit.record(
-        act("seal", actor=principal.label, role=principal.role, address=address_of(request), outcome="success")
-    )
+    await node.audit.record(act_of(request, principal, "seal", outcome="success"))
     size = await node.intake.seal()
     await node.engine.refresh()
     return Json({"size": size})

@@ -16,11 +16,10 @@ from starlette.responses import Response, StreamingResponse
 
 from strongroom.ingest import receipts
 from strongroom.query.engine import Answer
-from strongroom.service.acts import act
 from strongroom.service.auth import Requires
 from strongroom.service.errors import NotAcceptable, NotSealedYet
 from strongroom.service.node import Node
-from strongroom.service.routes.answers import Json, address_of, node_of
+from strongroom.service.routes.answers import Json, act_of, node_of
 from strongroom.service.tokens import Principal
 
 router = APIRouter(tags=["query"])
@@ -87,11 +86,10 @@ async def query(
         await _see(node, at_least)
     await node.engine.refresh()
     size = node.log.size if question.as_of is None else question.as_of
-    asked = act(
+    asked = act_of(
+        request,
+        principal,
         "query",
-        actor=principal.label,
-        role=principal.role,
-        address=address_of(request),
         outcome="started",
         sql=question.sql,
         parameters=question.parameters,
@@ -103,11 +101,10 @@ async def query(
 
     def conclude(outcome: str, **facts: Any) -> None:
         node.audit.record_soon(
-            act(
+            act_of(
+                request,
+                principal,
                 "query",
-                actor=principal.label,
-                role=principal.role,
-                address=address_of(request),
                 outcome=outcome,
                 id=asked.id,
                 seconds=f"{perf_counter() - begun:.3f}",
