@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from strongroom.archive.errors import FormatError
-from strongroom.archive.merkle import Tree, leaf_hash, root_of
+from strongroom.archive.merkle import leaf_hash, root_of
 
 FORMAT = "strongroom/segment/1"
 ROW_GROUP = 65_536
@@ -115,43 +115,6 @@ def leaf_hashes(raws: Sequence[bytes], secret: bytes, group: int) -> list[bytes]
         sha256(b"\x00" + nonces[start : start + NONCE_BYTES] + raw).digest()
         for start, raw in zip(starts, raws, strict=True)
     ]
-
-
-@dataclass(frozen=True, slots=True)
-class RecordProof:
-    """One record with the path from its leaf to its segment's records root."""
-
-    raw: bytes
-    nonce: bytes
-    index: int
-    records: int
-    path: tuple[bytes, ...]
-    root: bytes
-
-
-def prove(path: Path, row: int) -> RecordProof:
-    """The record at `row` (0-based) of the segment file, with its inclusion proof. Reads one row group's records.
-
-    The roots of the other row groups are recomputed, not taken from the entry, so a proof is never built on an
-    unchecked claim. Raises FormatError when the file is damaged, ValueError when there is no such row.
-    """
-    with _readable(path) as file:
-        secret, records = secret_of(file), file.metadata.num_rows
-        if not 0 <= row < records:
-            raise ValueError(f"no row {row}: the segment has {records} records")
-        group, offset = divmod(row, ROW_GROUP)
-        roots: list[bytes] = []
-        inside: list[bytes] = []
-        raw = b""
-        for number, raws in enumerate(_raw_groups(file)):
-            leaves = leaf_hashes(raws, secret, number)
-            roots.append(root_of(leaves))
-            if number == group:
-                raw = raws[offset]
-                inside = Tree(leaves).inclusion_proof(offset, len(leaves))
-        above = Tree(roots).inclusion_proof(group, len(roots))
-        nonce = _nonces(secret, group, offset + 1)[-NONCE_BYTES:]
-        return RecordProof(raw, nonce, row, records, (*inside, *above), root_of(roots))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Segments: what is written reads back, every record has a proof, every changed byte shows."""
 
 import contextlib
+from base64 import b64decode
 from hashlib import sha256
 from pathlib import Path
 
@@ -9,9 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from strongroom.archive import segment
-from strongroom.archive.errors import FormatError
+from strongroom.archive.errors import FormatError, ObjectMissing
+from strongroom.archive.evidence import prove_record
 from strongroom.archive.merkle import leaf_hash, root_of, verify_inclusion
-from tests.archive.conftest import records_table
+from tests.archive.conftest import Archive, records_table
 
 SECRET = bytes(range(32))
 
@@ -38,17 +40,21 @@ def test_leaves_are_blinded_as_the_format_says(tmp_path: Path) -> None:
     assert facts.root == root_of(leaves).hex()
 
 
-def test_proofs_across_row_groups(tmp_path: Path) -> None:
+def test_proofs_across_row_groups(archive: Archive) -> None:
     count = segment.ROW_GROUP + 1000
-    facts = segment.write(tmp_path / "a", records_table(numbered(count)), secret=SECRET, metadata={})
-    assert len(facts.groups) == 2
+    entry = archive.commit(count=count)
+    [reference] = entry.segments
+    assert len(reference.groups) == 2
+    store, log, size = archive.store, archive.log, archive.log.size
     for row in (0, 1, segment.ROW_GROUP - 1, segment.ROW_GROUP, count - 1):
-        proof = segment.prove(tmp_path / "a", row)
-        assert proof.raw == b'{"name":"%d"}' % row
-        assert proof.root.hex() == facts.root
-        verify_inclusion(row, count, leaf_hash(proof.nonce + proof.raw), proof.path, proof.root)
-    with pytest.raises(ValueError, match="no row"):
-        segment.prove(tmp_path / "a", count)
+        proof = prove_record(store, log, size, entry.index, 0, row)
+        raw, nonce = b64decode(proof["record"]["raw"]), bytes.fromhex(proof["record"]["nonce"])
+        assert raw == b'{"name": "batch 5 record %d"}' % row
+        assert proof["segment"]["root"] == reference.root
+        path = [bytes.fromhex(node) for node in proof["record"]["path"]]
+        verify_inclusion(row, count, leaf_hash(nonce + raw), path, bytes.fromhex(reference.root))
+    with pytest.raises(ObjectMissing, match="no row"):
+        prove_record(store, log, size, entry.index, 0, count)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
