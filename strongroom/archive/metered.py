@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 from strongroom.archive.stores.store import ObjectInfo, ObjectStore
 
 
 class MeteredStore:
-    """`store`, with the bytes that `get` returned in `bytes_read`. What is read through `local_path` is not seen."""
+    """`store`, with the bytes that `get` and `fetch` gave in `bytes_read`. What is read through `local_path` is not seen."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
@@ -19,16 +20,20 @@ class MeteredStore:
     def description(self) -> str:
         return self._store.description
 
-    def create(self, key: str, content: bytes | Path) -> ObjectInfo:
-        return self._store.create(key, content)
+    def create(self, key: str, content: bytes | Path, *, retain_until: datetime | None = None) -> ObjectInfo:
+        return self._store.create(key, content, retain_until=retain_until)
 
-    def get(self, key: str) -> bytes:
-        content = self._store.get(key)
+    def get(self, key: str, version: str = "") -> bytes:
+        content = self._store.get(key, version)
         self.bytes_read += len(content)
         return content
 
-    def head(self, key: str) -> ObjectInfo:
-        return self._store.head(key)
+    def fetch(self, key: str, path: Path, version: str = "") -> None:
+        self._store.fetch(key, path, version)
+        self.bytes_read += path.stat().st_size
+
+    def head(self, key: str, version: str = "") -> ObjectInfo:
+        return self._store.head(key, version)
 
     def list(self, prefix: str, start_after: str = "") -> Iterator[ObjectInfo]:
         return self._store.list(prefix, start_after)

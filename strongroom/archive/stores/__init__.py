@@ -10,10 +10,11 @@ The contract every store keeps, and the conformance tests check:
 * **Read-your-writes.** After `create` returned, `get`, `head` and `list` in any process see the object.
 * **Unknown outcomes are said.** `StoreUnavailable` from `create` means "may or may not have happened": read back.
 
-Nothing in the protocol changes or removes an object: the archive never needs to.
+Nothing in the protocol changes or removes an object: the archive never needs to. Stores that also keep versions and
+lock them implement `LockingStore`.
 """
 
 from strongroom.archive.stores.directory import DirectoryStore
-from strongroom.archive.stores.store import ObjectInfo, ObjectStore
+from strongroom.archive.stores.store import LockingStore, ObjectInfo, ObjectStore, ObjectVersion, Protection
 
-__all__ = ["DirectoryStore", "ObjectInfo", "ObjectStore"]
+__all__ = ["DirectoryStore", "LockingStore", "ObjectInfo", "ObjectStore", "ObjectVersion", "Protection"]

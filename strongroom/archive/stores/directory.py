@@ -16,6 +16,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 from strongroom.archive import durable
@@ -42,7 +43,7 @@ class DirectoryStore:
         """What this store is and what it can't promise."""
         return f"directory {self.root} (tamper-evident, not tamper-proof: its administrator can change files)"
 
-    def create(self, key: str, content: bytes | Path) -> ObjectInfo:
+    def create(self, key: str, content: bytes | Path, *, retain_until: datetime | None = None) -> ObjectInfo:
         """See ObjectStore.create. A `Path` on the same file system is linked, not copied: give it up afterwards."""
         target = self._path(key)
         try:
@@ -61,12 +62,17 @@ class DirectoryStore:
             ) from error
         return ObjectInfo(key, size)
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, version: str = "") -> bytes:
         """See ObjectStore.get."""
         with _reading(key):
             return self._path(key).read_bytes()
 
-    def head(self, key: str) -> ObjectInfo:
+    def fetch(self, key: str, path: Path, version: str = "") -> None:
+        """See ObjectStore.fetch."""
+        with _reading(key), self._path(key).open("rb") as stored, path.open("xb") as copy:
+            shutil.copyfileobj(stored, copy, 1 << 20)
+
+    def head(self, key: str, version: str = "") -> ObjectInfo:
         """See ObjectStore.head."""
         with _reading(key):
             return ObjectInfo(key, self._path(key).stat().st_size)
