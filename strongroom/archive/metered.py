@@ -10,7 +10,7 @@ from strongroom.archive.stores.store import ObjectInfo, ObjectStore
 
 
 class MeteredStore:
-    """`store`, with the bytes that `get` and `fetch` gave in `bytes_read`. What is read through `local_path` is not seen."""
+    """`store`, with the bytes that `get` and `fetch` gave in `bytes_read`; what is read by `local_path` is not seen."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
