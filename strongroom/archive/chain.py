@@ -73,7 +73,7 @@ class Chain:
         violations = []
         if expected_prev and entry.prev != expected_prev:
             violations.append(Violation("ENTRY_CHAIN", expected_prev, entry.prev))
-            self._damaged = True
+            self._lose_track()  # what the entry before said of its writer may be what was changed
         if entry.writer is not None:
             violations += self._follow_writer(entry.writer)
         return entry, violations

@@ -457,3 +457,13 @@ def test_every_finding_reads_well(archive: Archive) -> None:
     assert str(finding).startswith("SEGMENT_MISSING: segments/source=test/")
     assert finding.to_json()["next_step"] == CATALOGUE["SEGMENT_MISSING"].next_step
     assert Path(archive.root.parent / "copy").exists()
+
+
+def test_an_entry_that_claims_more_parts_is_blamed_itself(archive: Archive) -> None:
+    """The entry after it seems to break its writer's numbering; the broken link says which of the two was changed."""
+    for _ in range(3):
+        archive.log.append(Draft("heartbeat", NOW, writer=WriterRange("w9", 1, 0, -1)))
+    archive.signer.sign()
+    index = archive.log.size - 2
+    rewrite(archive, index, lambda entry: replace(entry, writer=WriterRange("w9", 1, 0, -1, 1, 5)))
+    only(check(archive), "ENTRY_CHANGED", layout.entry_key(index))
