@@ -29,6 +29,7 @@ from strongroom.query.cache import SegmentCache
 from strongroom.query.catalog import Catalog, Segment, Snapshot, instant
 from strongroom.query.errors import Position, QueryError, QueryFailed, QueryOutOfMemory, QueryTimeout
 from strongroom.query.limits import QueryLimits
+from strongroom.query.narrowing import Narrowing
 from strongroom.query.normalised import NormalisedView
 from strongroom.query.pool import Worker, WorkerPool
 from strongroom.query.slots import Slots
@@ -112,11 +113,13 @@ class QueryEngine:
         user: str = "",
         limit: int | None = None,
         as_of: int | None = None,
+        narrowing: Narrowing | None = None,
     ) -> Answer:
         """Start a query; returns when its first rows are there (or it is known that there are none).
 
-        `limit` bounds the rows (by default and at most as `limits` say). Raises the errors of errors.py, and
-        StoreUnavailable when segments can't be fetched.
+        `limit` bounds the rows (by default and at most as `limits` say). `narrowing` says which rows are of interest:
+        segments without any are not read. Raises the errors of errors.py, and StoreUnavailable when segments can't be
+        fetched.
         """
         if format not in results.CONTENT_TYPES:
             raise errors.QueryRefused(f"there is no format {format!r}", hint=f"use {', '.join(results.CONTENT_TYPES)}")
