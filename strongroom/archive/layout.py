@@ -17,6 +17,7 @@ TIMESTAMPS = "log/timestamp/"
 SEGMENTS = "segments/"
 DETAILS = "details/"
 REPORTS = "reports/"
+ORDERS = "orders/"
 
 WRITER_ID = re.compile(r"[a-z0-9][a-z0-9_]{0,62}")
 SOURCE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
@@ -89,6 +90,11 @@ def report_of(key: str) -> str | None:
     """The id a report's name carries, None when the name is not a report's."""
     match = re.fullmatch(rf"{REPORTS}\d{{4}}-\d{{2}}-\d{{2}}/({REPORT_ID.pattern})\.json", key)
     return match[1] if match else None
+
+
+def order_key(day: date, order: str) -> str:
+    """Name of the order `order` (32 hexadecimal digits) given on `day` (UTC)."""
+    return f"{ORDERS}{day.isoformat()}/{order}.json"
 
 
 def segment_source(key: str) -> str | None:
