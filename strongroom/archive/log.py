@@ -8,13 +8,16 @@ index; its segments do not change, only its small entry does.
 A create that fails with an unknown outcome (StoreUnavailable) is read back: either our bytes are there, or somebody
 else's, or none; only the last is passed on as an error. What was committed before a lost answer is recognised by its
 writer range, so trying again never commits twice.
+
+Where the store is remote, a log that has grown much is read several entries at once (archive/readahead.py). They are
+followed in order all the same: nothing is believed of an entry before its predecessor was.
 """
 
 from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -26,10 +29,13 @@ from strongroom.archive.entry import Draft, Entry
 from strongroom.archive.errors import FormatError, ObjectExists, ObjectMissing, StoreUnavailable
 from strongroom.archive.merkle import Tree, leaf_hash
 from strongroom.archive.note import parse_vkey
+from strongroom.archive.readahead import REMOTE_THREADS, in_order
 from strongroom.archive.stores.store import ObjectStore
 
 FORMAT = "strongroom/archive/1"
 HASH_SUITE = "sha256"
+_ONE_BY_ONE = 3
+"""So many new entries are read one after the other before it is worth asking how many there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,31 @@ def read_identity(store: ObjectStore) -> Identity:
         raise FormatError(f"archive.json: malformed member {error}") from None
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far the log has one epoch of a writer: its batches 0 … `sealed` are sealed.
+
+    `parts`: the entries, in order, of a commit whose last part is still missing. `index` and `written_at`: its newest
+    entry. `began`: the index of its first.
+    """
+
+    sealed: int = -1
+    parts: tuple[Entry, ...] = ()
+    index: int = -1
+    written_at: str = ""
+    began: int = -1
+
+    def after(self, entry: Entry) -> Standing:
+        """The standing once `entry`, of the same writer and epoch, is in the log."""
+        written = entry.writer
+        assert written is not None
+        began = entry.index if self.began < 0 else self.began
+        if written.complete:
+            return Standing(written.last, (), entry.index, entry.written_at, began)
+        parts = (entry,) if written.part == 1 else (*self.parts, entry)
+        return Standing(written.first - 1, parts, entry.index, entry.written_at, began)
+
+
 class Log:
     """One archive's log. Thread-safe; any number of processes may append to the same store."""
 
@@ -68,6 +99,8 @@ class Log:
         self._chain = Chain(identity.origin, identity.data)
         self._tree = Tree()
         self._key_changes: list[tuple[int, Mapping[str, Any]]] = []
+        self._standings: dict[str, dict[int, Standing]] = {}
+        self._threads = 1 if store.local_path(layout.entry_key(0)) is not None else REMOTE_THREADS
         self._lock = threading.RLock()
 
     @classmethod
@@ -121,16 +154,23 @@ class Log:
     def refresh(self) -> int:
         """Read the entries that were appended since. Returns the size. Raises FormatError on a broken chain."""
         with self._lock:
+            taken = 0
             while (data := self._fetch(self.size)) is not None:
                 self._take(data)
+                taken += 1
+                if taken == _ONE_BY_ONE and self._threads > 1:
+                    self._catch_up()
             return self.size
 
-    def append(self, draft: Draft, *, at: int | None = None) -> Entry:
+    def append(self, draft: Draft, *, at: int | None = None, unless: Callable[[], None] | None = None) -> Entry:
         """Commit `draft` as the next entry and return it in its place.
 
-        When it returns, the entry is durable and was read back. Raises StoreUnavailable when nothing was committed or
-        the outcome can't be learnt, FormatError when the draft breaks a rule, and ObjectExists when it may only stand
-        at index `at` and another entry does (or, after an answer was lost, perhaps this very one).
+        `unless` is called before every try, when everything that would precede the entry has been read; what it raises
+        keeps the entry from being written. When `append` returns, the entry is durable and was read back.
+
+        Raises StoreUnavailable when nothing was committed or the outcome can't be learnt, FormatError when the draft
+        breaks a rule, and ObjectExists when it may only stand at index `at` and another entry does (or, after an answer
+        was lost, perhaps this very one).
         """
         with self._lock:
             while True:
@@ -140,6 +180,8 @@ class Log:
                     return committed
                 if at is not None and self.size != at:
                     raise ObjectExists(f"entry {at} was written by somebody else")
+                if unless is not None:
+                    unless()
                 entry = entries.place(draft, origin=self.origin, index=self.size, prev=self._chain.prev)
                 data = entries.encode(entry)
                 _must_follow(self._chain.copy(), entry.index, data)
@@ -166,13 +208,28 @@ class Log:
 
     def entries(self, start: int = 0, stop: int | None = None) -> Iterator[Entry]:
         """The entries start … stop-1 (all that are known by default), read from the store."""
-        for index in range(start, self.size if stop is None else min(stop, self.size)):
-            yield self.entry(index)
+        indices = range(start, self.size if stop is None else min(stop, self.size))
+        yield from in_order(self.entry, indices, threads=self._threads if len(indices) > _ONE_BY_ONE else 1)
 
     def next_of(self, writer: str) -> tuple[int, int] | None:
         """(epoch, next batch number) of a writer in the log, None when it never wrote."""
         with self._lock:
             return self._chain.next_of(writer)
+
+    def standing(self, writer: str, epoch: int) -> Standing:
+        """How far the log has this epoch of the writer."""
+        with self._lock:
+            return self._standings.get(writer, {}).get(epoch, Standing())
+
+    def epochs(self, writer: str) -> dict[int, Standing]:
+        """Every epoch of the writer that the log knows."""
+        with self._lock:
+            return dict(self._standings.get(writer, {}))
+
+    def writers(self) -> list[str]:
+        """The writers that the log knows, in the order in which they first wrote."""
+        with self._lock:
+            return list(self._standings)
 
     def root(self, size: int | None = None) -> bytes:
         """Root over the first `size` entries."""
@@ -200,12 +257,24 @@ class Log:
         except ObjectMissing:
             return None
 
+    def _catch_up(self) -> None:
+        """Read all entries that a listing shows, several at once."""
+        start = self.size
+        listed = self.store.list(layout.ENTRIES, layout.entry_key(start - 1))
+        for data in in_order(self._fetch, range(start, start + sum(1 for _ in listed)), threads=self._threads):
+            if data is None:  # foreign names, or a gap: no entry beyond it can be believed
+                return
+            self._take(data)
+
     def _take(self, data: bytes) -> None:
         index = self._tree.size
         entry = _must_follow(self._chain, index, data)
         self._tree.append(leaf_hash(data))
         if entry.kind == "key":
             self._key_changes.append((index, entry.data))
+        if entry.writer is not None:
+            epochs = self._standings.setdefault(entry.writer.id, {})
+            epochs[entry.writer.epoch] = epochs.get(entry.writer.epoch, Standing()).after(entry)
 
     def _committed_since(self, before: int, draft: Draft) -> Entry | None:
         """Our own commit, if a try whose answer was lost had succeeded after all."""

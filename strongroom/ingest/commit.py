@@ -27,12 +27,12 @@ from strongroom.archive import canonical, details, layout, segment
 from strongroom.archive.details import BatchFacts, Details, SegmentSummary
 from strongroom.archive.entry import Draft, Entry, ObjectRef, SegmentRef, WriterRange
 from strongroom.archive.errors import ObjectExists
-from strongroom.archive.log import Log
+from strongroom.archive.log import Log, Standing
 from strongroom.archive.stores.store import ObjectInfo, ObjectStore
 from strongroom.ingest.build import Built, BuiltSegment
 from strongroom.ingest.cuts import Cut
 from strongroom.ingest.errors import SealConflict, WriterFenced
-from strongroom.ingest.writer import Committed, Writer, committed
+from strongroom.ingest.writer import Writer
 
 PART_BYTES = 48 << 10
 """Encoded segment references per entry; the rest of an entry fits well into the remaining 16 KiB."""
@@ -49,10 +49,10 @@ class Committer:
         self._clock = clock
         self._reported: set[str] = set()
 
-    def position(self) -> Committed:
+    def position(self) -> Standing:
         """How far the log has this epoch. Raises StoreUnavailable."""
         self._log.refresh()
-        return committed(self._log, self._writer)
+        return self._log.standing(self._writer.id, self._writer.epoch)
 
     def commit(self, cut: Cut, built: Built) -> None:
         """Put the objects of `cut` and append its entries, or what is missing of both. The files are given up.

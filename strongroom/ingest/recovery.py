@@ -71,7 +71,7 @@ def open_state(directory: Path, *, writer_id: str, log: Log, limit_bytes: int, c
         batches.follow(log)
         writer, spool = _open_spool(directory, writer_id, log, batches, limit_bytes, clock)
         opened.callback(spool.close)
-        batches.spooled(writer.epoch, spool.headers(writers.committed(log, writer).sealed + 1))
+        batches.spooled(writer.epoch, spool.headers(log.standing(writer.id, writer.epoch).sealed + 1))
         _adopt_earlier(directory / "spool", writer, spool, batches, log, clock)
         _report_lost(log, writer, spool, batches, clock)
         cuts = Cuts(_epoch_folder(directory, writer.epoch) / _CUTS)

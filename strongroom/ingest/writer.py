@@ -19,7 +19,6 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -40,15 +39,6 @@ class Writer(msgspec.Struct, frozen=True):
 
     id: str
     epoch: int
-
-
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """How far the log has a writer's epoch: batches 0..sealed are sealed; `parts` are the entries, in order, of a
-    commit whose last part is still missing."""
-
-    sealed: int
-    parts: tuple[Entry, ...]
 
 
 class DirectoryLock:
@@ -114,22 +104,6 @@ def claim(directory: Path, writer_id: str, log: Log, now: datetime) -> Writer:
     writer = Writer(writer_id, epoch)
     durable.replace(directory / _FILE, msgspec.json.encode(writer))
     return writer
-
-
-def committed(log: Log, writer: Writer) -> Committed:
-    """How far the log has sealed this writer's epoch."""
-    parts: list[Entry] = []
-    for index in range(log.size - 1, -1, -1):
-        entry = log.entry(index)
-        written = entry.writer
-        if written is None or not _in_epoch(entry, writer.id, writer.epoch):
-            continue
-        if written.complete:
-            return Committed(written.last, tuple(reversed(parts)))
-        parts.append(entry)
-        if written.part == 1:
-            return Committed(written.first - 1, tuple(reversed(parts)))
-    return Committed(-1, tuple(reversed(parts)))
 
 
 def _in_epoch(entry: Entry, writer_id: str, epoch: int) -> bool:
