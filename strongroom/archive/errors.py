@@ -5,7 +5,8 @@
     │   ├── ObjectExists        create-if-absent lost: somebody else holds the name
     │   ├── ObjectMissing       no such object
     │   ├── StoreUnavailable    the store did not answer, or the outcome of a write is unknown; try again
-    │   │   └── KeyUnavailable  what holds a private key did not answer; try again
+    │   │   ├── KeyUnavailable  what holds a private key did not answer; try again
+    │   │   └── StoreRefused    the store said no and will again: permissions, or a rule of its own; nothing was written
     │   ├── FormatError         stored or received bytes break docs/format.md
     │   ├── KeyUnusable         a key is missing, malformed, or must not be used here
     │   └── SignerRefused       the signer will not sign what the store shows
@@ -64,6 +65,12 @@ class KeyUnavailable(StoreUnavailable):
     """The service that holds a private key failed in a way that may pass; nothing was signed."""
 
     code = "key-unavailable"
+
+
+class StoreRefused(StoreUnavailable):
+    """The store refused, and will again until somebody changes permissions or settings; nothing was written."""
+
+    code = "store-refused"
 
 
 class FormatError(ArchiveError):

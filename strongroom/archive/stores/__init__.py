@@ -15,6 +15,17 @@ lock them implement `LockingStore`.
 """
 
 from strongroom.archive.stores.directory import DirectoryStore
+from strongroom.archive.stores.s3 import S3Store
+from strongroom.archive.stores.s3client import S3Options
 from strongroom.archive.stores.store import LockingStore, ObjectInfo, ObjectStore, ObjectVersion, Protection
 
-__all__ = ["DirectoryStore", "LockingStore", "ObjectInfo", "ObjectStore", "ObjectVersion", "Protection"]
+__all__ = [
+    "DirectoryStore",
+    "LockingStore",
+    "ObjectInfo",
+    "ObjectStore",
+    "ObjectVersion",
+    "Protection",
+    "S3Options",
+    "S3Store",
+]

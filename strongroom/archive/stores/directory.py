@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -20,10 +19,9 @@ from datetime import datetime
 from pathlib import Path
 
 from strongroom.archive import durable
-from strongroom.archive.errors import FormatError, ObjectExists, ObjectMissing, StoreUnavailable
-from strongroom.archive.stores.store import ObjectInfo
+from strongroom.archive.errors import ObjectExists, ObjectMissing, StoreUnavailable
+from strongroom.archive.stores.store import ObjectInfo, checked_key
 
-_KEY = re.compile(r"[A-Za-z0-9_=.\-]+(/[A-Za-z0-9_=.\-]+)*")
 _TEMPORARY = ".tmp"
 
 
@@ -103,9 +101,7 @@ class DirectoryStore:
                     yield ObjectInfo(key, item.stat(follow_symlinks=False).st_size)
 
     def _path(self, key: str) -> Path:
-        if not _KEY.fullmatch(key) or any(part in (".", "..") for part in key.split("/")):
-            raise FormatError(f"{key!r} is not an object name")
-        return self.root / key
+        return self.root / checked_key(key)
 
     @contextlib.contextmanager
     def _staged(self, content: bytes | Path) -> Iterator[Path]:

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
+
+from strongroom.archive.errors import FormatError
+
+_KEY = re.compile(r"[A-Za-z0-9_=.\-]+(/[A-Za-z0-9_=.\-]+)*")
+
+
+def checked_key(key: str) -> str:
+    """`key`, when it is an object name: the same names in every store. Raises FormatError."""
+    if not _KEY.fullmatch(key) or any(part in (".", "..") for part in key.split("/")):
+        raise FormatError(f"{key!r} is not an object name")
+    return key
 
 
 @dataclass(frozen=True, slots=True)
