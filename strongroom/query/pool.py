@@ -224,15 +224,7 @@ class WorkerPool:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
             cwd="/",
-            env={
-                "PYTHONPATH": str(Path(strongroom.__file__).parents[1]),
-                "LANG": "C.UTF-8",
-                "TZ": "UTC",
-                "MALLOC_ARENA_MAX": "2",
-                # Arrow's allocator would start a thread on import, before the sandbox binds the process.
-                "ARROW_DEFAULT_MEMORY_POOL": "system",
-                "JE_ARROW_MALLOC_CONF": "background_thread:false",
-            },
+            env=worker_environment(),
             start_new_session=True,
         )
         worker = Worker(process)
@@ -260,6 +252,19 @@ class WorkerPool:
                 if worker.watch is not None and worker.watch.look(now - last, worker.resident()):
                     worker.kill()
             last = now
+
+
+def worker_environment() -> dict[str, str]:
+    """The environment of a process in the sandbox: made from nothing."""
+    return {
+        "PYTHONPATH": str(Path(strongroom.__file__).parents[1]),
+        "LANG": "C.UTF-8",
+        "TZ": "UTC",
+        "MALLOC_ARENA_MAX": "2",
+        # Arrow's allocator would start a thread on import, before the sandbox binds the process.
+        "ARROW_DEFAULT_MEMORY_POOL": "system",
+        "JE_ARROW_MALLOC_CONF": "background_thread:false",
+    }
 
 
 def library_folders() -> list[Path]:

@@ -1,4 +1,4 @@
-"""Answers as JSON, NDJSON, CSV or an Arrow stream, encoded batch by batch from Arrow record batches. Pure.
+"""Answers as JSON, NDJSON, CSV, an Arrow stream or Parquet, encoded batch by batch from Arrow record batches. Pure.
 
 Formats:
 
@@ -9,6 +9,7 @@ Formats:
             "# truncated: rows"
     arrow   Arrow IPC stream; schema metadata `strongroom.snapshot.size` and `.root`; cut answers end with an empty
             batch whose metadata has `strongroom.truncated`
+    parquet one Parquet file, zstd; the same facts as file metadata: `strongroom.snapshot.size`, `.root`, `.truncated`
 
 Values, where JSON and CSV have no exact form of their own:
 
@@ -21,7 +22,8 @@ Values, where JSON and CSV have no exact form of their own:
     lists, structs        arrays, objects;  maps: objects when keys are text, else arrays of [key, value]
     INTERVAL, BIT, TIMETZ, BIGNUM, VARIANT, UNION …    the text DuckDB casts them to
 
-In Arrow, types stay what they are, except that HUGEINT becomes DECIMAL(38, 0) and types Arrow lacks become text.
+In Arrow and Parquet, types stay what they are, except that HUGEINT becomes DECIMAL(38, 0) and types they lack become
+text.
 Two columns of one name are told apart as `name`, `name_1`.
 """
 
@@ -37,13 +39,16 @@ from uuid import UUID
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 CONTENT_TYPES = {
     "json": "application/json",
     "ndjson": "application/x-ndjson",
     "csv": "text/csv; charset=utf-8",
     "arrow": "application/vnd.apache.arrow.stream",
+    "parquet": "application/vnd.apache.parquet",
 }
+ROW_GROUP_BYTES = 8 << 20
 EXACT_IN_JSON = 1 << 53
 _INT64_MAX, _INT32_MAX = (1 << 63) - 1, (1 << 31) - 1
 
@@ -67,6 +72,7 @@ def encoder(format: str) -> Encoder:
         "ndjson": NdjsonEncoder,
         "csv": CsvEncoder,
         "arrow": ArrowEncoder,
+        "parquet": ParquetEncoder,
     }
     return kinds[format]()
 
@@ -91,7 +97,7 @@ class JsonEncoder:
     """One JSON object."""
 
     def begin(self, schema: pa.Schema, types: Sequence[str], snapshot: Snapshot) -> bytes:
-        self._reads = [_reader(field.type) for field in schema]
+        self._reads = _readers(schema, types)
         self._first = True
         columns = [{"name": name, "type": kind} for name, kind in zip(schema.names, types, strict=True)]
         head = _json.encode({"snapshot": {"size": snapshot[0], "root": snapshot[1]}, "columns": columns})
@@ -110,7 +116,7 @@ class NdjsonEncoder:
     """One JSON object a line."""
 
     def begin(self, schema: pa.Schema, types: Sequence[str], snapshot: Snapshot) -> bytes:
-        self._reads = [_reader(field.type) for field in schema]
+        self._reads = _readers(schema, types)
         self._names = schema.names
         return b""
 
@@ -126,7 +132,7 @@ class CsvEncoder:
     """RFC 4180 with LF line ends."""
 
     def begin(self, schema: pa.Schema, types: Sequence[str], snapshot: Snapshot) -> bytes:
-        self._reads = [_reader(field.type) for field in schema]
+        self._reads = _readers(schema, types)
         return self._line(schema.names)
 
     def rows(self, batch: pa.RecordBatch) -> bytes:
@@ -169,6 +175,76 @@ class ArrowEncoder:
         return piece
 
 
+class ParquetEncoder:
+    """A Parquet file, cut into pieces at row groups of about ROW_GROUP_BYTES in memory."""
+
+    def begin(self, schema: pa.Schema, types: Sequence[str], snapshot: Snapshot) -> bytes:
+        # DuckDB's names of the types: what a column was, where Parquet has no such type.
+        self._schema = schema.with_metadata({"strongroom.types": _json.encode(list(types)).decode()})
+        self._sink = _Sink()
+        self._writer = pq.ParquetWriter(pa.PythonFile(self._sink, mode="w"), self._schema, compression="zstd")
+        size, root = snapshot
+        self._writer.add_key_value_metadata({"strongroom.snapshot.size": str(size), "strongroom.snapshot.root": root})
+        self._waiting: list[pa.RecordBatch] = []
+        self._waiting_bytes = 0
+        return b""
+
+    def rows(self, batch: pa.RecordBatch) -> bytes:
+        self._waiting.append(pa.RecordBatch.from_arrays(batch.columns, schema=self._schema))
+        self._waiting_bytes += batch.nbytes
+        return self._group() if self._waiting_bytes >= ROW_GROUP_BYTES else b""
+
+    def end(self, rows: int, truncated: str) -> bytes:
+        last = self._group()
+        self._writer.add_key_value_metadata({"strongroom.truncated": truncated} if truncated else {})
+        self._writer.close()
+        return last + self._sink.take()
+
+    def _group(self) -> bytes:
+        if self._waiting:
+            self._writer.write_table(pa.Table.from_batches(self._waiting, self._schema))
+            self._waiting, self._waiting_bytes = [], 0
+        return self._sink.take()
+
+
+class _Sink:
+    """A file that forgets what was taken from it, but not how long it is: a Parquet footer states offsets."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+        self._length = 0
+
+    def write(self, content: bytes) -> int:
+        self._bytes += content
+        self._length += len(content)
+        return len(content)
+
+    def tell(self) -> int:
+        return self._length
+
+    def take(self) -> bytes:
+        piece = bytes(self._bytes)
+        self._bytes.clear()
+        return piece
+
+    def writable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return False
+
+    def seekable(self) -> bool:
+        return False
+
+    def flush(self) -> None:
+        return None
+
+    def close(self) -> None:
+        self.closed = True
+
+
 def _rows(batch: pa.RecordBatch, reads: Sequence[_Read]) -> list[tuple[Any, ...]]:
     columns = [read(column) for read, column in zip(reads, batch.columns, strict=True)]
     return list(zip(*columns, strict=True)) if columns else [()] * batch.num_rows
@@ -191,6 +267,19 @@ def _field(value: Any) -> str:
         case _:
             text = _json.encode(value).decode()
     return '"' + text.replace('"', '""') + '"'
+
+
+def _readers(schema: pa.Schema, types: Sequence[str]) -> list[_Read]:
+    """A reader a column; `types` are DuckDB's, for what a kept answer (convert.py) has in another type's clothes."""
+    huge = [
+        kind in ("HUGEINT", "UHUGEINT") and pa.types.is_decimal(field.type)
+        for field, kind in zip(schema, types, strict=True)
+    ]
+    return [_whole if whole else _reader(field.type) for field, whole in zip(schema, huge, strict=True)]
+
+
+def _whole(array: pa.Array) -> list[Any]:
+    return _integers([None if value is None else int(value) for value in array.to_pylist()])
 
 
 def _reader(kind: pa.DataType) -> _Read:

@@ -34,7 +34,7 @@ from strongroom.query.errors import Position, QueryError
 BATCH_ROWS = 2048
 PIECE_BYTES = 256 << 10
 SLICE_BYTES = 1 << 20
-# What has no form in JSON or CSV, and what Arrow's readers do not know.
+# What has no form in JSON, CSV or Parquet, and what Arrow's readers do not know.
 _TEXT_ONLY = frozenset({"interval", "time with time zone", "bit", "bignum", "variant", "union", "geometry", "time_ns"})
 _TEXT_IN_ARROW = _TEXT_ONLY - {"interval", "union"}
 _EXPLAIN = "EXPLAIN "
@@ -145,7 +145,7 @@ def answer(ask: frames.Ask, sql: str, database: duckdb.DuckDBPyConnection) -> It
     """Begin, Data…, End. Begin is held back until there is a first piece, so that early failures come before it."""
     relation = _bound(sql, ask.parameters or None, database)
     types = [str(kind) for kind in relation.types]
-    relation = _expressible(relation.limit(ask.rows + 1), arrow=ask.format == "arrow")
+    relation = _expressible(relation.limit(ask.rows + 1), ask.format)
     encoder = results.encoder(ask.format)
     pieces = _Pieces(frames.Begin(list(zip(results.unique(relation.columns), types, strict=True))))
     with relation.to_arrow_reader(BATCH_ROWS) as reader:
@@ -203,13 +203,13 @@ class _Pieces:
             self._buffer.clear()
 
 
-def _expressible(relation: duckdb.DuckDBPyRelation, *, arrow: bool) -> duckdb.DuckDBPyRelation:
+def _expressible(relation: duckdb.DuckDBPyRelation, format: str) -> duckdb.DuckDBPyRelation:
     """The relation with columns cast to text (or HUGEINT to DECIMAL) where the format has no form for their type."""
-    text_only = _TEXT_IN_ARROW if arrow else _TEXT_ONLY
+    text_only = _TEXT_IN_ARROW if format == "arrow" else _TEXT_ONLY
     columns, changed = [], False
     for number, (name, kind) in enumerate(zip(relation.columns, relation.types, strict=True), 1):
         target = "VARCHAR" if _contains(kind, text_only) else None
-        if arrow and kind.id in ("hugeint", "uhugeint"):
+        if format in ("arrow", "parquet") and kind.id in ("hugeint", "uhugeint"):
             target = "DECIMAL(38, 0)"
         quoted = '"' + name.replace('"', '""') + '"'
         columns.append(f"CAST(#{number} AS {target}) AS {quoted}" if target else f"#{number} AS {quoted}")
