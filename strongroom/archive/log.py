@@ -18,7 +18,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -30,6 +30,7 @@ from strongroom.archive.errors import FormatError, ObjectExists, ObjectMissing, 
 from strongroom.archive.merkle import Tree, leaf_hash
 from strongroom.archive.note import parse_vkey
 from strongroom.archive.readahead import REMOTE_THREADS, in_order
+from strongroom.archive.retention import Retention
 from strongroom.archive.stores.store import ObjectStore
 
 FORMAT = "strongroom/archive/1"
@@ -47,6 +48,15 @@ class Identity:
     created: str
     keys: tuple[str, ...]
     data: bytes
+
+
+def holds_archive(store: ObjectStore) -> bool:
+    """Whether there is an archive in the store. Raises StoreUnavailable."""
+    try:
+        store.head(layout.IDENTITY)
+    except ObjectMissing:
+        return False
+    return True
 
 
 def read_identity(store: ObjectStore) -> Identity:
@@ -95,6 +105,7 @@ class Log:
     def __init__(self, store: ObjectStore, identity: Identity) -> None:
         """Use `Log.create` or `Log.open`."""
         self.store = store
+        self.retention = Retention()  # what entries appended here promise for themselves and what they name
         self.identity = identity
         self._chain = Chain(identity.origin, identity.data)
         self._tree = Tree()
@@ -172,6 +183,7 @@ class Log:
         breaks a rule, and ObjectExists when it may only stand at index `at` and another entry does (or, after an answer
         was lost, perhaps this very one).
         """
+        draft = self._promising(draft)
         with self._lock:
             while True:
                 before = self.size
@@ -186,7 +198,7 @@ class Log:
                 data = entries.encode(entry)
                 _must_follow(self._chain.copy(), entry.index, data)
                 try:
-                    self.store.create(layout.entry_key(entry.index), data)
+                    self.store.create(layout.entry_key(entry.index), data, retain_until=draft.retain_until)
                 except ObjectExists:
                     continue
                 except StoreUnavailable:
@@ -250,6 +262,11 @@ class Log:
         """That the tree of `new` entries extends the tree of `old`. Raises ValueError."""
         with self._lock:
             return self._tree.consistency_proof(old, new)
+
+    def _promising(self, draft: Draft) -> Draft:
+        """The draft with what the rules promise, unless it says so itself."""
+        promise = self.retention.promise(layout.entry_key(0), draft.written_at)
+        return draft if promise is None or draft.retain_until else replace(draft, retain_until=promise.until)
 
     def _fetch(self, index: int) -> bytes | None:
         try:

@@ -23,11 +23,13 @@ from pathlib import Path
 
 import msgspec
 
-from strongroom.archive import canonical, details, layout, segment
+from strongroom.archive import canonical, details, layout, retention, segment
 from strongroom.archive.details import BatchFacts, Details, SegmentSummary
 from strongroom.archive.entry import Draft, Entry, ObjectRef, SegmentRef, WriterRange
 from strongroom.archive.errors import ObjectExists
 from strongroom.archive.log import Log, Standing
+from strongroom.archive.retention import Promise
+from strongroom.archive.safeguards import keep_until
 from strongroom.archive.stores.store import ObjectInfo, ObjectStore
 from strongroom.ingest.build import Built, BuiltSegment
 from strongroom.ingest.cuts import Cut
@@ -67,11 +69,13 @@ class Committer:
                 self._must_equal(before[number - 1], cut, segments, number, len(parts))
                 continue
             place = WriterRange(self._writer.id, self._writer.epoch, cut.first, cut.last, number, len(parts))
-            put = [self._put_segment(item, cut) for item in segments]
-            reference = self._put_details(
-                cut, place, built.batches if place.complete else (), [summary for _, summary in put]
-            )
-            self._append(Draft("segment", self._clock(), place, None, tuple(ref for ref, _ in put), reference))
+            promises, until = self._promises(segments)  # before the puts: a lock must not end before its promise
+            put = [self._put_segment(item, cut, promises.get(item.source)) for item in segments]
+            batches = built.batches if place.complete else ()
+            reference = self._put_details(cut, place, batches, [summary for _, summary in put], until)
+            data = {retention.MEMBER: retention.stated(promises)} if promises else {}
+            named = tuple(ref for ref, _ in put)
+            self._append(Draft("segment", self._clock(), place, until, named, reference, data))
 
     def heartbeat(self, next_: int) -> None:
         """Say in the log that this writer is alive and has sealed everything before batch `next_`."""
@@ -101,7 +105,15 @@ class Committer:
                 hint="two instances run under one writer id: stop one, give it another id; this one restarts cleanly",
             )
 
-    def _put_segment(self, item: BuiltSegment, cut: Cut) -> tuple[SegmentRef, SegmentSummary]:
+    def _promises(self, segments: Sequence[BuiltSegment]) -> tuple[dict[str, Promise], datetime | None]:
+        """What is promised for these segments, by source, and until when their entry and details are kept."""
+        now, rules = self._clock(), self._log.retention
+        found = {item.source: rules.promise(item.summary.key, now) for item in segments}
+        whole = rules.promise(layout.entry_key(0), now)
+        promises = {source: promise for source, promise in found.items() if promise is not None}
+        return promises, whole.until if whole is not None else None
+
+    def _put_segment(self, item: BuiltSegment, cut: Cut, promise: Promise | None) -> tuple[SegmentRef, SegmentSummary]:
         facts = item.facts
 
         def name(retry: int) -> str:
@@ -109,7 +121,7 @@ class Committer:
                 item.source, item.date, self._writer.id, self._writer.epoch, cut.first, cut.last, retry
             )
 
-        info = self._put(name, Path(item.path), facts.sha256)
+        info = self._put(name, Path(item.path), facts.sha256, promise.until if promise else None)
         reference = SegmentRef(
             key=info.key,
             version=info.version,
@@ -122,27 +134,39 @@ class Committer:
         return reference, msgspec.structs.replace(item.summary, key=info.key)
 
     def _put_details(
-        self, cut: Cut, place: WriterRange, batches: Sequence[BatchFacts], summaries: Sequence[SegmentSummary]
+        self,
+        cut: Cut,
+        place: WriterRange,
+        batches: Sequence[BatchFacts],
+        summaries: Sequence[SegmentSummary],
+        until: datetime | None,
     ) -> ObjectRef:
         salt = cut.secret(f"details/{place.part}").hex()
         content = details.encode(Details(salt, place, tuple(batches), tuple(summaries)))
         digest = sha256(content).hexdigest()
-        info = self._put(self._details_name(cut, place.part), content, digest)
+        info = self._put(self._details_name(cut, place.part), content, digest, until)
         return ObjectRef(info.key, info.version, len(content), digest)
 
     def _details_name(self, cut: Cut, part: int) -> Callable[[int], str]:
         writer = self._writer
         return lambda retry: layout.details_key(writer.id, writer.epoch, cut.first, cut.last, part, retry)
 
-    def _put(self, name: Callable[[int], str], content: bytes | Path, digest: str) -> ObjectInfo:
-        """Create the object, or adopt it where an earlier try had, under the first name that is free or holds it."""
+    def _put(
+        self, name: Callable[[int], str], content: bytes | Path, digest: str, until: datetime | None
+    ) -> ObjectInfo:
+        """Create the object, or adopt it where an earlier try had, under the first name that is free or holds it.
+
+        Where the store locks, it is locked until `until` or longer, also when an earlier try had locked it for less.
+        """
         for retry in range(_MAX_RETRIES):
             key = name(retry)
             try:
-                return self._store.create(key, content)
+                return self._store.create(key, content, retain_until=until)
             except ObjectExists:
                 if self._stored_digest(key) == digest:
-                    return self._store.head(key)
+                    info = self._store.head(key)
+                    keep_until(self._store, key, info.version, until)
+                    return info
                 self._report_orphan(key)
         raise SealConflict(f"{_MAX_RETRIES} names from {name(0)} on are taken by other objects")
 

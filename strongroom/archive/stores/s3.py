@@ -113,7 +113,7 @@ class S3Store:
         """See ObjectStore.create. Raises StoreRefused as well."""
         where = self._where(key)
         mark = secrets.token_hex(16)
-        headers = {"Metadata": {_MARK: mark}, **self._lock(retain_until), **self._encryption()}
+        headers = {"Metadata": {_MARK: mark}, **self._lock(key, retain_until), **self._encryption()}
         size = content.stat().st_size if isinstance(content, Path) else len(content)
         for attempt in range(_CONFLICTS):
             try:
@@ -165,6 +165,11 @@ class S3Store:
         """None: objects must be fetched."""
         return None
 
+    def keeps_versions(self) -> bool:
+        """See LockingStore.keeps_versions. S3 itself refuses to suspend versioning once Object Lock is on."""
+        with _of_bucket(self.bucket):
+            return self.client.get_bucket_versioning(Bucket=self.bucket).get("Status") == "Enabled"
+
     def versions(self, prefix: str) -> Iterator[ObjectVersion]:
         """See LockingStore.versions."""
         return self._pages(prefix, "")
@@ -175,6 +180,7 @@ class S3Store:
         checksum = "" if _is_composite(answer) else str(answer.get("ChecksumSHA256", ""))
         until = answer.get("ObjectLockRetainUntilDate")
         return Protection(
+            bytes=int(answer["ContentLength"]),
             mode=answer.get("ObjectLockMode", ""),
             retain_until=until.astimezone(UTC) if until else None,
             held=answer.get("ObjectLockLegalHoldStatus") == "ON",
@@ -243,8 +249,10 @@ class S3Store:
         mode = max(self.options.lock_mode, self.rule.mode, key=_STRICTNESS.__getitem__)
         return mode, max(self.options.retain_days, self.rule.days)
 
-    def _lock(self, retain_until: datetime | None) -> dict[str, Any]:
+    def _lock(self, key: str, retain_until: datetime | None) -> dict[str, Any]:
         mode, days = self._least()
+        if (rule := self.options.retention.rule_of(key)) is not None:
+            mode, days = max(mode, rule.mode, key=_STRICTNESS.__getitem__), max(days, rule.days)
         until = [datetime.now(UTC) + timedelta(days=days)] if days else []
         until += [retain_until] if retain_until is not None else []
         if not mode or not until:

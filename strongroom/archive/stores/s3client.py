@@ -16,10 +16,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from strongroom.archive.errors import ObjectExists, ObjectMissing, StoreRefused, StoreUnavailable
+from strongroom.archive.retention import Retention
 
 LockMode = Literal["", "GOVERNANCE", "COMPLIANCE"]
 MIB = 1 << 20
@@ -48,7 +49,8 @@ class S3Options:
 
     `region` "" leaves it to AWS's usual settings (AWS_REGION, profile). `allowed_regions`: a bucket elsewhere is
     refused when the store is opened; empty means `region` alone, when that is given. `lock_mode` and `retain_days`
-    are the least protection of every object; "" and 0 leave it to the bucket's own default. Files over
+    are the least protection of every object; "" and 0 leave it to the bucket's own default. `retention`: the archive's
+    rules; an object is locked as the rule says that its name falls under, where that is stricter. Files over
     `multipart_bytes` are put, and objects over it read, in parts of that size, `threads` at once.
     """
 
@@ -58,6 +60,7 @@ class S3Options:
     fips: bool = False
     lock_mode: LockMode = ""
     retain_days: int = 0
+    retention: Retention = field(default_factory=Retention)
     kms_key: str = ""
     allowed_regions: tuple[str, ...] = ()
     multipart_bytes: int = 64 * MIB

@@ -44,12 +44,13 @@ class ObjectVersion:
 
 @dataclass(frozen=True, slots=True)
 class Protection:
-    """How one stored version is protected, as the store itself says.
+    """How one stored version, `bytes` long, is protected, as the store itself says.
 
     `sha256` (hex) is the checksum the store keeps beside the object, "" when it keeps none over the whole object;
     `encryption` names the server-side encryption and its key, "" when there is none.
     """
 
+    bytes: int
     mode: Literal["", "GOVERNANCE", "COMPLIANCE"]
     retain_until: datetime | None
     held: bool
@@ -97,6 +98,10 @@ class ObjectStore(Protocol):
 @runtime_checkable
 class LockingStore(ObjectStore, Protocol):
     """A store that keeps every version of a name and locks versions against everybody (S3 Object Lock)."""
+
+    def keeps_versions(self) -> bool:
+        """Whether what is put now on a taken name becomes a version of its own, as it must be at all times."""
+        ...
 
     def versions(self, prefix: str) -> Iterator[ObjectVersion]:
         """Every version and delete marker of names with `prefix`, by name, newest first."""
