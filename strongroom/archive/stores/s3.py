@@ -168,7 +168,7 @@ class S3Store:
     def keeps_versions(self) -> bool:
         """See LockingStore.keeps_versions. S3 itself refuses to suspend versioning once Object Lock is on."""
         with _of_bucket(self.bucket):
-            return self.client.get_bucket_versioning(Bucket=self.bucket).get("Status") == "Enabled"
+            return bool(self.client.get_bucket_versioning(Bucket=self.bucket).get("Status") == "Enabled")
 
     def versions(self, prefix: str) -> Iterator[ObjectVersion]:
         """See LockingStore.versions."""
