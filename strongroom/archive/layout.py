@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from datetime import date
+from typing import NamedTuple
 
 IDENTITY = "archive.json"
 ENTRIES = "log/entry/"
@@ -17,6 +18,7 @@ TIMESTAMPS = "log/timestamp/"
 SEGMENTS = "segments/"
 DETAILS = "details/"
 REPORTS = "reports/"
+SPOOL = "spool/"
 ORDERS = "orders/"
 
 WRITER_ID = re.compile(r"[a-z0-9][a-z0-9_]{0,62}")
@@ -26,6 +28,10 @@ REPORT_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _SEGMENT_KEY = re.compile(
     r"segments/source=(?P<source>[a-z][a-z0-9_]{0,62})/date=(?P<date>\d{4}-\d{2}-\d{2})/"
     r"(?P<writer>[a-z0-9][a-z0-9_]{0,62})-(?P<epoch>\d+)-(?P<first>\d{20})-(?P<last>\d{20})(?:-r(?P<retry>\d+))?\.parquet"
+)
+_SPOOL_KEY = re.compile(
+    r"spool/(?P<writer>[a-z0-9][a-z0-9_]{0,62})/(?P<epoch>[1-9]\d*)/"
+    r"(?P<first>\d{20})-(?P<last>\d{20})(?:-r(?P<attempt>[1-9]\d*))?(?P<cut>\.cut)?"
 )
 _STATEMENT_KEY = re.compile(r"log/cosigned/(?P<cosigned>\d{20})/[0-9a-f]{8}|log/timestamp/(?P<stamped>\d{20})\.tsr")
 
@@ -79,6 +85,42 @@ def details_key(writer: str, epoch: int, first: int, last: int, part: int = 1, r
     """Name of the details object of one commit; `part` counts from 1 when a commit needs several entries."""
     suffix = (f"-p{part}" if part > 1 else "") + (f"-r{retry}" if retry else "")
     return f"{DETAILS}{writer}/{epoch}/{first:020d}-{last:020d}{suffix}.json"
+
+
+def spool_folder(writer: str, epoch: int) -> str:
+    """What the names of an epoch's spool objects start with."""
+    return f"{SPOOL}{writer}/{epoch}/"
+
+
+def spool_key(writer: str, epoch: int, first: int, last: int, attempt: int = 0) -> str:
+    """Name of the spool object with the writer's batches first … last; `attempt` counts the groups that were given up
+    before it in its epoch."""
+    return f"{spool_folder(writer, epoch)}{first:020d}-{last:020d}{f'-r{attempt}' if attempt else ''}"
+
+
+def cut_key(writer: str, epoch: int, first: int, last: int) -> str:
+    """Name of the spool object that says with which seed the batches first … last are sealed together."""
+    return f"{spool_folder(writer, epoch)}{first:020d}-{last:020d}.cut"
+
+
+class SpoolName(NamedTuple):
+    """What the name of a spool object says. `cut`: it is a cut's, not batches."""
+
+    writer: str
+    epoch: int
+    first: int
+    last: int
+    attempt: int
+    cut: bool
+
+
+def parse_spool(key: str) -> SpoolName | None:
+    """What a spool object's name says, None for any other name."""
+    match = _SPOOL_KEY.fullmatch(key)
+    if match is None or (match["cut"] and match["attempt"]):
+        return None
+    numbers = (int(match[name] or 0) for name in ("epoch", "first", "last", "attempt"))
+    return SpoolName(match["writer"], *numbers, bool(match["cut"]))
 
 
 def report_key(day: date, report: str) -> str:

@@ -36,6 +36,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
+from strongroom.archive import layout
 from strongroom.archive.errors import FormatError, ObjectExists, ObjectMissing, StoreRefused, StoreUnavailable
 from strongroom.archive.stores import s3parts
 from strongroom.archive.stores.s3client import LockMode, S3Options, code_of, make_client, translated
@@ -253,6 +254,8 @@ class S3Store:
         mode, days = self._least()
         if (rule := self.options.retention.rule_of(key)) is not None:
             mode, days = max(mode, rule.mode, key=_STRICTNESS.__getitem__), max(days, rule.days)
+        if key.startswith(layout.SPOOL) and retain_until is not None:
+            days = 0  # no part of the archive once it is sealed: its writer says how long
         until = [datetime.now(UTC) + timedelta(days=days)] if days else []
         until += [retain_until] if retain_until is not None else []
         if not mode or not until:
