@@ -10,6 +10,7 @@ import uuid
 
 import httpx
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.service.conftest import Service
@@ -24,6 +25,7 @@ from tests.service.test_ingest import push, trail
         ("text/html, application/x-ndjson;q=0.9", "application/x-ndjson"),
         ("text/csv", "text/csv; charset=utf-8"),
         ("application/vnd.apache.arrow.stream", "application/vnd.apache.arrow.stream"),
+        ("application/vnd.apache.parquet", "application/vnd.apache.parquet"),
     ],
 )
 def test_accept_chooses_the_format(service: Service, accept: str, media: str) -> None:
@@ -39,8 +41,30 @@ def test_accept_chooses_the_format(service: Service, accept: str, media: str) ->
             assert [json.loads(line) for line in answer.text.splitlines()] == [{"one": 1, "two": "two"}]
         case "text/csv":
             assert list(csv.reader(io.StringIO(answer.text))) == [["one", "two"], ["1", "two"]]
+        case "application/vnd.apache.parquet":
+            assert pq.read_table(io.BytesIO(answer.content)).to_pydict() == {"one": [1], "two": ["two"]}
         case _:
             assert pa.ipc.open_stream(answer.content).read_all().to_pydict() == {"one": [1], "two": ["two"]}
+
+
+@pytest.mark.parametrize("coding", ["gzip", "zstd", "identity"])
+def test_answers_are_compressed_as_the_client_likes(service: Service, coding: str) -> None:
+    body = {"sql": "SELECT i FROM range(20000) t(i)", "limit": 20000}
+    headers = {"Accept-Encoding": coding}
+    answer = service.call("POST", "/v1/query", json=body, headers=headers)
+    assert answer.headers.get("Content-Encoding", "identity") == coding
+    assert answer.json()["row_count"] == 20000
+
+
+def test_an_answer_names_what_it_read(service: Service) -> None:
+    push(service, "cloudtrail", trail(1), params={"wait": "sealed"})
+    sql = "SELECT DISTINCT _segment FROM cloudtrail ORDER BY 1"
+    answer = service.call("POST", "/v1/query", json={"sql": sql}, params={"segments": "true"})
+    named = answer.json()["segments"]
+    assert named["verified"] is True and named["read"] == len(named["names"]) == int(
+        answer.headers["Strongroom-Segments"]
+    )
+    assert [[name] for name in sorted(named["names"])] == answer.json()["rows"]
 
 
 def test_an_unknown_format_is_406(service: Service) -> None:

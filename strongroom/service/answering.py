@@ -1,0 +1,227 @@
+"""One question on its way through the service: recorded, run, answered, and recorded again.
+
+The order of effects: the question is recorded durably, then it runs, then its outcome is recorded. A question that
+can't be recorded does not run. This holds for every way of asking (SQL, search, timeline, entities, investigations,
+jobs), so it is written once, here.
+
+Every answer states what it rests on: the snapshot (tree size and root), how many segments were read, and that each of
+them was checked against its entry before it was read; an answer for which that can't be said does not exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import msgspec
+from fastapi import Request
+from starlette.responses import StreamingResponse
+
+from strongroom.query import results
+from strongroom.query.engine import Answer
+from strongroom.query.narrowing import Narrowing
+from strongroom.service import compression
+from strongroom.service.acts import act
+from strongroom.service.errors import NotAcceptable
+from strongroom.service.node import Node
+from strongroom.service.tokens import Principal
+
+# Media type -> the engine's name of the format. The first is the default.
+FORMATS = {content_type.partition(";")[0]: name for name, content_type in results.CONTENT_TYPES.items()}
+OPENAPI_CONTENT: Mapping[str, Any] = {media: {} for media in FORMATS}
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who asks: as the audit names him, and as the engine counts his places."""
+
+    label: str
+    role: str
+    address: str
+    token: str
+
+    @classmethod
+    def of(cls, request: Request, principal: Principal) -> Asker:
+        """The bearer of the request's token, at the address the socket says."""
+        return cls(principal.label, principal.role, request.client.host if request.client else "", principal.token)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A question ready to run: one SELECT, values for its parameters, and what it is about."""
+
+    sql: str
+    parameters: list[Any] | dict[str, Any] | None = None
+    narrowing: Narrowing | None = None
+
+
+class Rows(msgspec.Struct, frozen=True):
+    """A whole answer in memory, as the engine's JSON gives it."""
+
+    columns: list[dict[str, str]]
+    rows: list[list[Any]]
+    truncated: str | None
+
+    def named(self) -> list[dict[str, Any]]:
+        """Each row as an object."""
+        names = [column["name"] for column in self.columns]
+        return [dict(zip(names, row, strict=True)) for row in self.rows]
+
+
+_rows = msgspec.json.Decoder(Rows)
+
+
+class Asking:
+    """One question of one person. `begin` records it; run it once; every way it can end is recorded."""
+
+    def __init__(self, node: Node, asker: Asker, action: str, target: str, size: int, id: str) -> None:
+        self._node, self._asker, self._action, self._target = node, asker, action, target
+        self._id = id
+        self._begun = perf_counter()
+        self.size = size
+
+    @classmethod
+    async def begin(
+        cls, node: Node, asker: Asker, action: str, *, target: str = "", as_of: int | None = None, **facts: Any
+    ) -> Asking:
+        """Follow the log, choose the snapshot, record the question. Raises what keeps it from being recorded."""
+        await node.engine.refresh()
+        size = node.log.size if as_of is None else as_of
+        asked = act(
+            action,
+            actor=asker.label,
+            role=asker.role,
+            address=asker.address,
+            outcome="started",
+            target=target,
+            snapshot=size,
+            **facts,
+        )
+        await node.audit.record(asked)
+        return cls(node, asker, action, target, size, asked.id)
+
+    async def run(self, question: Prepared, *, format: str, limit: int | None, user: str = "") -> Answer:
+        """Start the question on its snapshot. Raises what the engine raises, recorded."""
+        try:
+            return await self._node.engine.run(
+                question.sql,
+                question.parameters,
+                format=format,
+                user=user or self._asker.token,
+                limit=limit,
+                as_of=self.size,
+                narrowing=question.narrowing,
+            )
+        except BaseException as error:
+            self.failed(error)
+            raise
+
+    async def rows(self, question: Prepared, *, limit: int) -> tuple[Answer, Rows]:
+        """Run the question to its end, for an answer of ours that is made of its rows. Does not record success."""
+        answer = await self.run(question, format="json", limit=limit)
+        try:
+            body = b"".join([chunk async for chunk in answer.body])
+            outcome = await answer.finished
+            if outcome.error is not None:
+                raise outcome.error
+            return answer, _rows.decode(body)
+        except BaseException as error:
+            self.failed(error)
+            raise
+        finally:
+            await answer.body.aclose()
+
+    async def stream(self, answer: Answer) -> AsyncIterator[bytes]:
+        """The answer's body; when it ends, in whatever way, its outcome is recorded and its place freed."""
+        try:
+            async for chunk in answer.body:
+                yield chunk
+            outcome = await answer.finished
+            if outcome.error is not None:
+                raise outcome.error  # it was closed for being read too slowly: what was sent is not the whole answer
+        except BaseException as error:
+            # The status is out already: a broken connection is what tells the client that the answer is not whole.
+            self.failed(error)
+            raise
+        finally:
+            await answer.body.aclose()
+        self.succeeded(rows=outcome.rows, bytes=outcome.bytes, truncated=outcome.truncated)
+
+    def succeeded(self, **facts: Any) -> None:
+        """Record that it was answered."""
+        self._conclude("success", **facts)
+
+    def failed(self, error: BaseException) -> None:
+        """Record that it was not."""
+        self._conclude("failure", error=getattr(error, "code", type(error).__name__), message=str(error))
+
+    def _conclude(self, outcome: str, **facts: Any) -> None:
+        asker = self._asker
+        seconds = f"{perf_counter() - self._begun:.3f}"
+        self._node.audit.record_soon(
+            act(
+                self._action,
+                actor=asker.label,
+                role=asker.role,
+                address=asker.address,
+                outcome=outcome,
+                target=self._target,
+                id=self._id,
+                seconds=seconds,
+                **facts,
+            )
+        )
+
+
+def negotiate(accept: str) -> str:
+    """The format of the first media range that names one (weights aside: nobody needs them here)."""
+    for offer in accept.lower().split(","):
+        media = offer.partition(";")[0].strip()
+        if media in FORMATS:
+            return FORMATS[media]
+        if media in ("*/*", "application/*", ""):
+            return "json"
+        if media == "text/*":
+            return "csv"
+    raise NotAcceptable(f"no format among {accept}", hint=f"there is {', '.join(FORMATS)}")
+
+
+def stated(answer: Answer) -> dict[str, str]:
+    """What an answer rests on, as headers."""
+    return {
+        "Strongroom-Snapshot-Size": str(answer.snapshot.size),
+        "Strongroom-Snapshot-Root": answer.snapshot.root,
+        "Strongroom-Segments": str(len(answer.segments)),
+        "Strongroom-Verified": "true",
+        "Cache-Control": "no-store",
+    }
+
+
+def basis(answer: Answer, *, names: bool = False) -> dict[str, Any]:
+    """What an answer rests on, as members of a JSON answer."""
+    read: dict[str, Any] = {"read": len(answer.segments), "verified": True}
+    if names:
+        read["names"] = list(answer.segments)
+    return {"snapshot": {"size": answer.snapshot.size, "root": answer.snapshot.root}, "segments": read}
+
+
+def streamed(
+    request: Request, body: AsyncIterator[bytes], content_type: str, headers: Mapping[str, str]
+) -> StreamingResponse:
+    """A streamed answer, compressed when the client likes and the format is not compressed already."""
+    sent = dict(headers) | {"Vary": "Accept, Accept-Encoding"}
+    coding = compression.coding_of(request.headers.get("Accept-Encoding", ""))
+    if coding and content_type != results.CONTENT_TYPES["parquet"]:
+        body = compression.compressed(body, coding)
+        sent["Content-Encoding"] = coding
+    return StreamingResponse(body, headers=sent, media_type=content_type)
+
+
+async def with_segments(body: AsyncIterator[bytes], answer: Answer) -> AsyncIterator[bytes]:
+    """A JSON answer that also names the segments it was read from."""
+    names = msgspec.json.encode({"segments": basis(answer, names=True)["segments"]})
+    async for chunk in body:
+        yield names[:-1] + b"," + chunk[1:] if names else chunk
+        names = b""
