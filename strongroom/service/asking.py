@@ -18,13 +18,13 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from strongroom.archive.log import Log
-from strongroom.archive.stores.directory import DirectoryStore
 from strongroom.query.engine import Answer, Outcome
 from strongroom.service import acts
 from strongroom.service.display import printable
 from strongroom.service.node import query_engine
 from strongroom.service.settings import Settings
 from strongroom.service.state import StateFolder
+from strongroom.service.storage import open_archive
 
 Format = Literal["table", "json", "ndjson", "csv"]
 
@@ -40,7 +40,7 @@ def ask(
     screen: Console,
 ) -> None:
     """Print the answer to standard output. Raises what opening the archive and the engine raise."""
-    store = DirectoryStore(settings.archive)
+    store = open_archive(settings)
     log = Log.open(store)
     state = StateFolder(settings.state.absolute())
     size = log.size if as_of is None else as_of

@@ -49,7 +49,7 @@ progress_screen = Console(stderr=True)
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", envvar="STRONGROOM_CONFIG", help="TOML file with settings.")
 ]
-ArchiveOption = Annotated[Path | None, typer.Option("--archive", help="Folder of the archive.")]
+ArchiveOption = Annotated[str | None, typer.Option("--archive", help="The archive: a folder, or s3://bucket/prefix.")]
 StateOption = Annotated[Path | None, typer.Option("--state", help="Folder of keys, tokens, spool, memory.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

@@ -25,11 +25,12 @@ from typing import Any, Literal
 from strongroom.archive import keys
 from strongroom.archive.entry import parse_timestamp
 from strongroom.archive.errors import StrongroomError
-from strongroom.archive.log import Log
-from strongroom.archive.stores.directory import DirectoryStore
+from strongroom.archive.log import Log, holds_archive
+from strongroom.archive.stores.store import ObjectStore
 from strongroom.archive.trust import recall
 from strongroom.service.settings import Settings, unknown_variables
 from strongroom.service.state import StateFolder
+from strongroom.service.storage import open_archive
 from strongroom.service.tokens import TokenStore
 
 Verdict = Literal["ok", "warning", "failure"]
@@ -124,18 +125,26 @@ def _variables() -> Iterator[Result]:
 
 
 def _archive(settings: Settings) -> Iterator[Result]:
-    folder = settings.archive.absolute()
-    if not (folder / "archive.json").is_file():
-        yield Result("ok", "archive", f"none in {folder} yet", "the first `strongroom serve` or `ingest` makes it")
-        yield from _writable("archive", folder)
+    if settings.archive_folder is not None:
+        yield from _writable("archive", settings.archive_folder)
+    store = _store(settings)
+    if store is None:
+        found = f"none in {settings.archive} yet"
+        yield Result("ok", "archive", found, "the first `strongroom serve` or `ingest` makes it")
         return
-    store = DirectoryStore(folder)
     log = Log.open(store)
     yield Result("ok", "archive", f"{log.origin}: {log.size:,} entries; {store.description}")
-    yield from _writable("archive", folder)
     newest = parse_timestamp(log.entry(log.size - 1).written_at)
     if newest > datetime.now(UTC) + timedelta(minutes=5):
         yield Result("failure", "clock", f"behind the newest entry ({newest.isoformat()})", "set the clock")
+
+
+def _store(settings: Settings) -> ObjectStore | None:
+    """The archive's store, None when no archive is there yet."""
+    if settings.archive_folder is not None and not settings.archive_folder.is_dir():
+        return None
+    store = open_archive(settings)
+    return store if holds_archive(store) else None
 
 
 def _state(state: StateFolder) -> Iterator[Result]:
@@ -169,10 +178,10 @@ def _keys(state: StateFolder) -> Iterator[Result]:
 
 
 def _signer(settings: Settings, state: StateFolder) -> Iterator[Result]:
-    remembered = recall(state.signer_memory)
-    if remembered is None or not (settings.archive / "archive.json").is_file():
+    remembered, store = recall(state.signer_memory), _store(settings)
+    if remembered is None or store is None:
         return
-    size = Log.open(DirectoryStore(settings.archive)).size
+    size = Log.open(store).size
     if size < remembered.size:
         found = f"signed {remembered.size:,} entries, the archive shows {size:,}"
         yield Result("failure", "signer", found, "entries were removed: run `strongroom verify`, sign nothing")
@@ -189,7 +198,9 @@ def _tokens(state: StateFolder) -> Iterator[Result]:
 
 
 def _disk(settings: Settings) -> Iterator[Result]:
-    for name, folder in (("archive", settings.archive), ("state", settings.state)):
+    for name, folder in (("archive", settings.archive_folder), ("state", settings.state)):
+        if folder is None:
+            continue
         free = shutil.disk_usage(_existing(folder.absolute())).free
         enough = free > (settings.spool_bytes if name == "state" else _LOW_DISK)
         fix = "" if enough else "make room, or set spool_bytes lower: a full disk means 503 to every forwarder"

@@ -25,13 +25,13 @@ from strongroom.archive.evidence import comparing
 from strongroom.archive.evidence.selection import places
 from strongroom.archive.log import Log
 from strongroom.archive.policy import Policy
-from strongroom.archive.stores.directory import DirectoryStore
 from strongroom.service import acts, settings
 from strongroom.service.display import printable
 from strongroom.service.errors import NoAddresses, TrustMissing
 from strongroom.service.evidence import Question, Selection, anchor, custody, named, selected
 from strongroom.service.settings import Settings
 from strongroom.service.state import StateFolder
+from strongroom.service.storage import open_archive
 
 PROVEN, FAILED, NOT_RUN, NO_IDENTITY = 0, 1, 2, 3
 
@@ -42,7 +42,7 @@ app = typer.Typer(
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", envvar="STRONGROOM_CONFIG", help="TOML file with settings.")
 ]
-ArchiveOption = Annotated[Path | None, typer.Option("--archive", help="Folder of the archive.")]
+ArchiveOption = Annotated[str | None, typer.Option("--archive", help="The archive: a folder, or s3://bucket/prefix.")]
 StateOption = Annotated[Path | None, typer.Option("--state", help="Folder of keys, tokens, spool, memory.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 PolicyOption = Annotated[
@@ -184,7 +184,7 @@ def compare(
             f"{file} proves nothing itself", hint="only evidence that holds can contradict an archive"
         )
     memory = comparing.remembered(file)
-    findings = evidence.compare(memory, DirectoryStore(chosen.archive))
+    findings = evidence.compare(memory, open_archive(chosen))
     if as_json:
         facts = {"size": memory.head.size, "root": memory.head.root.hex()}
         print(json.dumps({"evidence": facts, "findings": [finding.to_json() for finding in findings]}))
@@ -196,9 +196,9 @@ def compare(
     raise typer.Exit(FAILED if findings else PROVEN)
 
 
-def _open(config: Path | None, archive: Path | None, state: Path | None) -> tuple[Settings, StateFolder, Log]:
+def _open(config: Path | None, archive: str | None, state: Path | None) -> tuple[Settings, StateFolder, Log]:
     chosen = settings.load(config, {"archive": archive, "state": state})
-    return chosen, StateFolder(chosen.state.absolute()), Log.open(DirectoryStore(chosen.archive))
+    return chosen, StateFolder(chosen.state.absolute()), Log.open(open_archive(chosen))
 
 
 def _policy(path: Path | None, folder: StateFolder | None) -> Policy:

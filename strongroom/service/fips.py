@@ -19,12 +19,12 @@ from strongroom.archive.errors import StrongroomError
 from strongroom.archive.keys import HeldSigner, LocalSigner
 from strongroom.archive.log import read_identity
 from strongroom.archive.note import KeyType
-from strongroom.archive.stores.directory import DirectoryStore
 from strongroom.service import log_keys
 from strongroom.service.doctor import Result
 from strongroom.service.log_keys import LogKeys
 from strongroom.service.settings import Settings
 from strongroom.service.state import StateFolder
+from strongroom.service.storage import open_archive
 
 _KERNEL = Path("/proc/sys/crypto/fips_enabled")
 
@@ -109,7 +109,7 @@ def _signers(settings: Settings) -> tuple[HeldSigner, ...]:
     """The log's keys where there are any; unreadable ones are `strongroom doctor`'s to report."""
     state = StateFolder(settings.state.absolute())
     try:
-        origin = read_identity(DirectoryStore(settings.archive)).origin
+        origin = read_identity(open_archive(settings)).origin
         return LogKeys(state.log_key, state.next_log_key, state.policy, origin, log_keys.rules_of(settings)).held()
     except StrongroomError:
         return ()

@@ -24,13 +24,13 @@ from strongroom.archive.keys import HeldSigner, LocalSigner
 from strongroom.archive.log import Log
 from strongroom.archive.note import VerifierKey
 from strongroom.archive.policy import Policy
-from strongroom.archive.stores.directory import DirectoryStore
 from strongroom.service import acts, key_change, log_keys, settings
 from strongroom.service.key_change import Wish
 from strongroom.service.locks import exclusive
 from strongroom.service.log_keys import LogKeys
 from strongroom.service.settings import Settings
 from strongroom.service.state import StateFolder
+from strongroom.service.storage import open_archive
 
 app = typer.Typer(help="Keys that sign the log: show, rotate, revoke, hand out.", no_args_is_help=True)
 screen = Console(soft_wrap=True)
@@ -38,7 +38,7 @@ screen = Console(soft_wrap=True)
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", envvar="STRONGROOM_CONFIG", help="TOML file with settings.")
 ]
-ArchiveOption = Annotated[Path | None, typer.Option("--archive", help="Folder of the archive.")]
+ArchiveOption = Annotated[str | None, typer.Option("--archive", help="The archive: a folder, or s3://bucket/prefix.")]
 StateOption = Annotated[Path | None, typer.Option("--state", help="Folder of keys, tokens, spool, memory.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 SizeOption = Annotated[int | None, typer.Option("--size", min=1, help="Tree size; default: the log's size now.")]
@@ -166,10 +166,10 @@ class _Place:
         return Keyring.follow(self.log.origin, self.policy.logs, self.log.key_changes)
 
 
-def _open(config: Path | None, archive: Path | None, state: Path | None) -> _Place:
+def _open(config: Path | None, archive: str | None, state: Path | None) -> _Place:
     chosen: Settings = settings.load(config, {"archive": archive, "state": state})
     folder = StateFolder(chosen.state.absolute())
-    log = Log.open(DirectoryStore(chosen.archive))
+    log = Log.open(open_archive(chosen))
     try:
         pinned = policy.parse(folder.policy.read_text("utf-8"))
     except OSError as error:

@@ -24,7 +24,6 @@ from strongroom.archive.errors import ObjectMissing, StrongroomError
 from strongroom.archive.log import Log
 from strongroom.archive.note import Checkpoint
 from strongroom.archive.signer import Signer
-from strongroom.archive.stores.directory import DirectoryStore
 from strongroom.archive.stores.store import ObjectStore
 from strongroom.ingest.errors import IngestError
 from strongroom.ingest.intake import Intake, IntakeLimits
@@ -43,6 +42,7 @@ from strongroom.service.scheduled import crons, make_verifier
 from strongroom.service.settings import Settings
 from strongroom.service.sources import registry
 from strongroom.service.state import StateFolder, open_or_create
+from strongroom.service.storage import open_archive
 from strongroom.service.timestamping import Timestamping
 from strongroom.service.tokens import TokenStore
 from strongroom.service.verification import read_trust
@@ -63,7 +63,7 @@ class ArchiveWriter:
     def __init__(self, settings: Settings, limits: IntakeLimits, suffix: str = "") -> None:
         self.registry = registry(settings.sources_file)
         self.state = StateFolder(settings.state.absolute())
-        self.store = DirectoryStore(settings.archive, create=True)
+        self.store = open_archive(settings, create=True)
         self.identity = open_or_create(
             self.state,
             self.store,

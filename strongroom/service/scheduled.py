@@ -17,7 +17,7 @@ import structlog
 
 from strongroom.archive.findings import Level
 from strongroom.archive.log import Log
-from strongroom.archive.stores.directory import DirectoryStore
+from strongroom.archive.stores.store import ObjectStore
 from strongroom.service.alerts.dispatch import Alerts
 from strongroom.service.alerts.log import LogSink
 from strongroom.service.alerts.sink import AlertSink
@@ -43,7 +43,7 @@ def crons(settings: Settings) -> dict[Level, Cron]:
 
 
 def make_verifier(
-    settings: Settings, store: DirectoryStore, log: Log, by: str, sign: Callable[[], object], runs: Path
+    settings: Settings, store: ObjectStore, log: Log, by: str, sign: Callable[[], object], runs: Path
 ) -> Verifier:
     """A verifier of this node. `by`: its name in the log; `runs`: folder of its runs. Raises SettingsInvalid."""
     state = StateFolder(settings.state.absolute())
@@ -57,7 +57,7 @@ def make_verifier(
     )
     reports = Reports(store, log, by, sign, lambda level: _lease(level, settings.verify_seconds))
     alerts = Alerts(sinks(settings), state.alerts, settings.alert_repeat_seconds)
-    return Verifier(store.root, state.policy, Runs(runs), reports, alerts, limits, log.origin)
+    return Verifier(settings.way_to_archive, state.policy, Runs(runs), reports, alerts, limits, log.origin)
 
 
 def sinks(settings: Settings) -> list[AlertSink]:

@@ -16,10 +16,13 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, FilePath, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, FilePath, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from strongroom.archive.errors import FormatError
 from strongroom.archive.layout import WRITER_ID
+from strongroom.archive.stores import location
+from strongroom.archive.stores.s3client import S3Options
 from strongroom.service.cron import Cron
 from strongroom.service.errors import SettingsInvalid
 
@@ -33,6 +36,7 @@ NOT_SETTINGS = frozenset({"CONFIG", "SHARED"})
 ADDRESS = re.compile(r"\S+:[0-9]{1,5}")
 
 Bytes = Annotated[int, Field(ge=1)]
+Location = Annotated[str, BeforeValidator(str)]
 Seconds = Annotated[float, Field(gt=0)]
 
 
@@ -41,7 +45,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
-    archive: Path = Field(Path("var/archive"), description="Folder of the archive: the directory store.")
+    archive: Location = Field(
+        "var/archive", description="Where the archive is: a folder, or `s3://bucket/prefix`; see [s3.md](s3.md)."
+    )
     state: Path = Field(
         Path("var/state"),
         description="Folder of everything that must not lie in the archive: keys, tokens, spool, the signer's memory, "
@@ -56,6 +62,29 @@ class Settings(BaseSettings):
         "",
         description="Name of this writer, unique among the writers of one archive; only used on the first start with "
         "this state folder. Empty: random.",
+    )
+
+    s3_region: str = Field(
+        "", description="Region of the archive's bucket; the bucket must be there. Empty: as AWS tools are set up."
+    )
+    s3_allowed_regions: str = Field(
+        "", description="Regions, separated by commas, that the bucket may be in. Empty: `s3_region`, if that is set."
+    )
+    s3_endpoint_url: str = Field("", description="Address of an S3-compatible store, or of a VPC endpoint.")
+    s3_path_style: bool = Field(False, description="Name the bucket in the path of URLs, not in the host name.")
+    s3_fips_endpoints: bool = Field(False, description="Use the Region's FIPS endpoints of S3.")
+    s3_lock_mode: Literal["", "GOVERNANCE", "COMPLIANCE"] = Field(
+        "", description="Object Lock mode of everything written, at least. Empty: the bucket's default retention."
+    )
+    s3_retain_days: int = Field(
+        0,
+        ge=0,
+        le=36_500,
+        description="Days that everything written is locked, at least; the bucket's rule counts too.",
+    )
+    s3_kms_key: str = Field("", description="KMS key (ARN) for SSE-KMS. Empty: the bucket's default encryption.")
+    s3_multipart_bytes: int = Field(
+        64 * MIB, ge=5 * MIB, le=5 * GIB, description="Larger objects are put and fetched in parts of this size."
     )
 
     signing_keys: str = Field(
@@ -148,6 +177,15 @@ class Settings(BaseSettings):
     alert_sns_topic: str = Field("", description="ARN of the Amazon SNS topic that alerts are published to.")
     alert_security_hub: bool = Field(False, description="Import findings into AWS Security Hub.")
 
+    @field_validator("archive")
+    @classmethod
+    def _archive_is_a_location(cls, value: str) -> str:
+        try:
+            location.parse(value)
+        except FormatError as error:
+            raise ValueError(error.message) from None
+        return value
+
     @field_validator("origin")
     @classmethod
     def _origin_is_a_key_name(cls, value: str) -> str:
@@ -189,13 +227,42 @@ class Settings(BaseSettings):
             raise ValueError("give key_passphrase or key_passphrase_file, not both")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key must be given together")
-        archive, state = self.archive.absolute(), self.state.absolute()
-        if state == archive or archive in state.parents:
+        archive, state = self.archive_folder, self.state.absolute()
+        if archive is not None and (state == archive or archive in state.parents):
             # Whoever can change the archive must not thereby reach the memory that would give him away.
             raise ValueError("state must not lie inside archive")
+        if self.s3_lock_mode and not self.s3_retain_days:
+            raise ValueError("s3_lock_mode needs s3_retain_days: how long everything is locked at least")
         if self.max_inflight_bytes < self.max_body_bytes:
             raise ValueError("max_inflight_bytes must be at least max_body_bytes")
         return self
+
+    @property
+    def archive_folder(self) -> Path | None:
+        """The archive's folder, None when it is in a bucket."""
+        place = location.parse(self.archive)
+        return place.absolute() if isinstance(place, Path) else None
+
+    @property
+    def s3_options(self) -> S3Options:
+        """How the archive's bucket is reached and what each object put there gets."""
+        return S3Options(
+            region=self.s3_region,
+            endpoint_url=self.s3_endpoint_url,
+            path_style=self.s3_path_style,
+            fips=self.s3_fips_endpoints,
+            lock_mode=self.s3_lock_mode,
+            retain_days=self.s3_retain_days,
+            kms_key=self.s3_kms_key,
+            allowed_regions=tuple(part.strip() for part in self.s3_allowed_regions.split(",") if part.strip()),
+            multipart_bytes=self.s3_multipart_bytes,
+        )
+
+    @property
+    def way_to_archive(self) -> dict[str, str]:
+        """Environment that lets a child process open the same archive the same way."""
+        names = ("archive", *(name for name in type(self).model_fields if name.startswith("s3_")))
+        return {PREFIX + name.upper(): str(getattr(self, name)) for name in names}
 
     @property
     def host(self) -> str:

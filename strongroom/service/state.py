@@ -24,10 +24,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from strongroom.archive import durable, keys, layout
+from strongroom.archive import durable, keys
 from strongroom.archive.keyring import Keyring
 from strongroom.archive.keys import HeldSigner
-from strongroom.archive.log import Log, read_identity
+from strongroom.archive.log import Log, holds_archive, read_identity
 from strongroom.archive.policy import Policy
 from strongroom.archive.stores.store import ObjectStore
 from strongroom.service.errors import StateUnusable
@@ -129,7 +129,7 @@ def open_or_create(
     names = _names(folder, store, origin, writer)
     log_keys = LogKeys(folder.log_key, folder.next_log_key, folder.policy, names.origin, rules)
     with exclusive(folder.signer_lock):
-        if next(store.list(layout.IDENTITY), None) is None:
+        if not holds_archive(store):
             signers = log_keys.open_or_create()
             log = Log.create(store, names.origin, [signer.key.vkey() for signer in signers], now)
         else:  # never make keys for an archive that has some
@@ -164,7 +164,7 @@ def _names(folder: StateFolder, store: ObjectStore, origin: str, writer: str) ->
             return _Names(str(value["origin"]), str(value["writer"]))
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise StateUnusable(f"{folder.node}: {error}", hint="restore the state folder from its backup") from None
-    if next(store.list(layout.IDENTITY), None) is not None:
+    if holds_archive(store):
         # Made elsewhere. Signing it with fresh keys would look like a forgery to everybody who knows the old ones.
         raise StateUnusable(
             f"{folder.root} has no keys for the archive {read_identity(store).origin!r} in {store.description}",

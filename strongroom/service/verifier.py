@@ -58,11 +58,11 @@ class VerifierLimits:
 
 
 class Verifier:
-    """Runs verifications for one node."""
+    """Runs verifications for one node. `archive`: environment that lets a child process open the archive."""
 
     def __init__(
         self,
-        archive: Path,
+        archive: Mapping[str, str],
         policy: Path,
         runs: Runs,
         reports: Reports,
@@ -213,7 +213,8 @@ class Verifier:
             *("--level", run.level, "--run", run.id, "--seconds", f"{limits.seconds:g}"),
             *("--workers", str(limits.workers), "--fraction", f"{limits.fraction:g}"),
             *("--promise-seconds", f"{limits.promise_seconds:g}"),
-            *("--archive", str(self._archive), "--trust", str(self._policy), *options),
+            *("--trust", str(self._policy), *options),
+            env=os.environ | self._archive,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

@@ -16,9 +16,11 @@ from rich.progress import Progress
 
 from strongroom.archive.errors import ObjectMissing
 from strongroom.archive.findings import Level, Report
+from strongroom.archive.log import holds_archive
 from strongroom.service import settings
 from strongroom.service.display import printable
 from strongroom.service.settings import Settings
+from strongroom.service.storage import open_archive
 
 SOUND, FINDINGS, NOT_RUN = 0, 1, 2
 _PATIENCE_SECONDS = 60.0  # a service seals sooner, unless it can't
@@ -65,7 +67,9 @@ def verify(
     config: Annotated[
         Path | None, typer.Option("--config", envvar="STRONGROOM_CONFIG", help="TOML file with settings.")
     ] = None,
-    archive: Annotated[Path | None, typer.Option("--archive", help="Folder of the archive.")] = None,
+    archive: Annotated[
+        str | None, typer.Option("--archive", help="The archive: a folder, or s3://bucket/prefix.")
+    ] = None,
     state: Annotated[Path | None, typer.Option("--state", help="Folder of keys, tokens, spool, memory.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -73,12 +77,12 @@ def verify(
     given = {"archive": archive, "state": state, "tsa_roots": tsa_roots, "promise_seconds": promise_seconds}
     given["sources_file"] = sources_file
     chosen = settings.load(config, given)
-    if not (chosen.archive / "archive.json").is_file():
+    store = open_archive(chosen)
+    if not holds_archive(store):
         # Looking must not create: a mistyped path is an error, not an empty archive.
         raise ObjectMissing(f"no archive in {chosen.archive}", hint="check --archive")
     if scheduled:
         raise typer.Exit(_run_scheduled(chosen, level, as_json))
-    from strongroom.archive.stores.directory import DirectoryStore
     from strongroom.archive.workers import leave_with
     from strongroom.service import promises, verification
     from strongroom.service.sources import registry
@@ -98,7 +102,6 @@ def verify(
         run=run,
         tsa_roots=chosen.tsa_roots,
     )
-    store = DirectoryStore(chosen.archive)
     with _step_progress() as progress:
         report = verification.verify(store, policy, asked, progress, registry(chosen.sources_file))
     patience = min(_PATIENCE_SECONDS, chosen.promise_seconds) if live else 0.0
