@@ -19,6 +19,13 @@ IngestError
 ├── SealFailed              a cut could not be sealed
 │   ├── CutTooLarge             a cut's records don't fit the format's bounds; it is cut smaller
 │   └── SealConflict            the log holds something else than what this spool says was sealed
+├── PullError               an object that was to be fetched from a bucket
+│   ├── BucketUnavailable       transient: bucket or queue did not answer, or throttle
+│   ├── BucketRefused           bucket or queue said no, and will until somebody changes permissions or settings
+│   ├── OutsidePerimeter        a bucket nobody allowed to be read
+│   ├── ObjectGone              deleted or replaced before it could be fetched
+│   ├── ObjectMismatch          the object is not the one that was announced
+│   └── NotificationInvalid     a queue message that is no S3 notification
 ├── ReceiptInvalid          a receipt that does not parse or does not verify
 └── UnknownBatch            no batch of that id
 """
@@ -144,6 +151,49 @@ class SealConflict(SealFailed):
     """The log names other segments for a range than this spool rebuilds; going on could seal records twice."""
 
     code = "seal-conflict"
+
+
+class PullError(IngestError):
+    """An object could not be fetched from its bucket."""
+
+    code = "pull"
+
+
+class BucketUnavailable(PullError):
+    """The bucket or the queue failed in a way that may pass."""
+
+    code = "bucket-unavailable"
+    transient = True
+
+
+class BucketRefused(PullError):
+    """The bucket or the queue refused, and will again until somebody changes permissions or settings."""
+
+    code = "bucket-refused"
+
+
+class OutsidePerimeter(PullError):
+    """A bucket that nobody allowed to be read."""
+
+    code = "outside-perimeter"
+
+
+class ObjectGone(PullError):
+    """The object was deleted, or replaced, before it could be fetched."""
+
+    code = "object-gone"
+
+
+class ObjectMismatch(PullError):
+    """The object is not the one that was announced."""
+
+    code = "object-mismatch"
+
+
+class NotificationInvalid(PullError):
+    """A queue message that is no S3 notification."""
+
+    code = "notification-invalid"
 
 
 class ReceiptInvalid(IngestError):
