@@ -1,13 +1,16 @@
 """Content codings: from a body as sent to its content, without trusting its size.
 
 A decoder is fed the body chunk by chunk while it arrives. It hashes and counts the decoded content, keeps the first
-64 KiB of it for recognising the source, and drops the rest: memory does not grow with what a body expands to. Both
+64 KiB of it for recognising the source, and drops the rest: memory does not grow with what a body expands to. The
 codecs are stepped so that one step yields at most a few MiB, whatever the input claims (a gzip byte expands to at most
-about 1 KiB, a zstd RLE block of four bytes to 128 KiB), and the bound is checked after every step.
+about 1 KiB, a zstd RLE block of four bytes to 128 KiB), and the bound is checked after every step. Snappy can't be
+stepped: it states its size first, which is checked before anything is made of it.
 
     identity    the bytes themselves
     gzip        RFC 1952, any number of members; zero padding after the last one is ignored, as gzip(1) does
     zstd        RFC 8878, any number of frames, windows up to 32 MiB
+    deflate     RFC 1950 (zlib), and the bare RFC 1951 that some clients send under that name
+    snappy      one raw block, as Loki's clients send; decoded when it has ended, because only then it can be
     auto        gzip or zstd by their magic bytes, else identity
 
 All of it is CPU work that releases the interpreter lock; callers run it in threads.
@@ -20,12 +23,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol, cast
 
+import pyarrow as pa
 import zstandard
 from isal import isal_zlib
 
 from strongroom.ingest.errors import ExpandsTooFar, UndecodableBody, UnsupportedCoding
 
-Coding = Literal["identity", "gzip", "zstd"]
+Coding = Literal["identity", "gzip", "zstd", "deflate", "snappy"]
 
 HEAD_BYTES = 65_536
 _GZIP_MAGIC = b"\x1f\x8b\x08"
@@ -36,7 +40,18 @@ _ZSTD_STEP_IN = 1 << 10
 """1 KiB of RLE blocks is 32 MiB of content: the most one step of the zstd decoder can put into memory."""
 _ZSTD_WINDOW = 1 << 25
 
-_NAMES: dict[str, Coding] = {"": "identity", "identity": "identity", "gzip": "gzip", "x-gzip": "gzip", "zstd": "zstd"}
+_SNAPPY_PREAMBLE = 5
+"""Bytes that state a snappy block's size, at most."""
+
+_NAMES: dict[str, Coding] = {
+    "": "identity",
+    "identity": "identity",
+    "gzip": "gzip",
+    "x-gzip": "gzip",
+    "zstd": "zstd",
+    "deflate": "deflate",
+    "snappy": "snappy",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +67,17 @@ class Decoded:
 class _Expander(Protocol):
     def feed(self, data: memoryview) -> Iterator[bytes | memoryview]: ...
 
-    def finish(self) -> None: ...
+    def finish(self) -> Iterator[bytes]:
+        """What only the end brings to light."""
+        ...
 
 
 class _Identity:
     def feed(self, data: memoryview) -> Iterator[bytes | memoryview]:
         yield data
 
-    def finish(self) -> None:
-        return
+    def finish(self) -> Iterator[bytes]:
+        return iter(())
 
 
 class _Gzip:
@@ -111,9 +128,10 @@ class _Gzip:
         self._inside = False
         self._members += 1
 
-    def finish(self) -> None:
+    def finish(self) -> Iterator[bytes]:
         if self._inside or not self._members:
             raise UndecodableBody("the gzip body ends early", hint="it was cut on the way; send it again")
+        return iter(())
 
 
 class _Zstd:
@@ -146,15 +164,89 @@ class _Zstd:
                 if piece:
                     yield piece
 
-    def finish(self) -> None:
+    def finish(self) -> Iterator[bytes]:
         if self._inside or not self._frames:
             raise UndecodableBody("the zstd body ends early", hint="it was cut on the way; send it again")
+        return iter(())
 
 
-_EXPANDERS: dict[Coding, type[_Identity] | type[_Gzip] | type[_Zstd]] = {
+class _Deflate:
+    def __init__(self) -> None:
+        self._stream: isal_zlib.Decompress | None = None
+        self._first = b""
+
+    def feed(self, data: memoryview) -> Iterator[bytes | memoryview]:
+        rest: bytes | memoryview = data
+        if self._stream is None:
+            rest = self._first + bytes(data)
+            if len(rest) < 2:
+                self._first = bytes(rest)
+                return
+            # RFC 1950: the method is 8, and the two bytes together are a multiple of 31.
+            zlib_header = rest[0] & 0x0F == 8 and (rest[0] << 8 | rest[1]) % 31 == 0
+            self._stream = isal_zlib.decompressobj(wbits=15 if zlib_header else -15)
+        while True:
+            if self._stream.eof:
+                if len(rest):
+                    raise UndecodableBody("bytes follow the deflate body", hint="send it again from the original")
+                return
+            try:
+                piece = self._stream.decompress(rest, _STEP_OUT)
+            except isal_zlib.IsalError as error:  # type: ignore[misc]  # the stub calls the class an instance
+                raise UndecodableBody(
+                    f"the deflate body is broken: {error}", hint="send it again from the original"
+                ) from None
+            if piece:
+                yield piece
+            rest = self._stream.unused_data if self._stream.eof else self._stream.unconsumed_tail
+            if not rest and len(piece) < _STEP_OUT and not self._stream.eof:
+                return
+
+    def finish(self) -> Iterator[bytes]:
+        if self._stream is None or not self._stream.eof:
+            raise UndecodableBody("the deflate body ends early", hint="it was cut on the way; send it again")
+        return iter(())
+
+
+class _Snappy:
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._block = bytearray()
+
+    def feed(self, data: memoryview) -> Iterator[bytes | memoryview]:
+        self._block += data
+        return iter(())
+
+    def finish(self) -> Iterator[bytes]:
+        size = 0
+        for place, byte in enumerate(self._block[:_SNAPPY_PREAMBLE]):
+            size |= (byte & 0x7F) << (7 * place)
+            if byte < 0x80:
+                break
+        else:
+            raise UndecodableBody(
+                "the snappy body does not state its size", hint="it was cut on the way; send it again"
+            )
+        # Three bytes of snappy copy at most 64: what claims more is refused before the memory for it is taken.
+        if size > self._limit or size > 32 * len(self._block):
+            raise ExpandsTooFar(f"the snappy body claims {size} bytes", hint="send it in smaller deliveries")
+        try:
+            yield pa.Codec("snappy").decompress(bytes(self._block), size, asbytes=True)
+        except (pa.ArrowException, OSError) as error:
+            raise UndecodableBody(
+                f"the snappy body is broken: {error}", hint="send it again from the original"
+            ) from None
+
+
+def _expander(coding: Coding, limit: int) -> _Expander:
+    return _Snappy(limit) if coding == "snappy" else _EXPANDERS[coding]()
+
+
+_EXPANDERS: dict[Coding, type[_Identity] | type[_Gzip] | type[_Zstd] | type[_Deflate]] = {
     "identity": _Identity,
     "gzip": _Gzip,
     "zstd": _Zstd,
+    "deflate": _Deflate,
 }
 
 
@@ -164,7 +256,8 @@ def coding_named(content_encoding: str) -> Coding:
         return _NAMES[content_encoding.strip().lower()]
     except KeyError:
         raise UnsupportedCoding(
-            f"content coding {content_encoding!r} is not decoded here", hint="send identity, gzip or zstd"
+            f"content coding {content_encoding!r} is not decoded here",
+            hint="send identity, gzip, zstd, deflate or snappy",
         ) from None
 
 
@@ -188,7 +281,7 @@ class Decoder:
         self._coding: Coding | None = None if coding == "auto" else coding_named(coding)
         self._expander: _Expander | None = None
         if self._coding:
-            self._expander = _EXPANDERS[self._coding]()
+            self._expander = _expander(self._coding, self._limit)
         self._hash = hashlib.sha256()
         self._head = bytearray()
         self._bytes = 0
@@ -206,13 +299,14 @@ class Decoder:
         """The body has ended."""
         if self._expander is None:
             self._expand(self._undecided)
-        cast(_Expander, self._expander).finish()
+        for piece in cast(_Expander, self._expander).finish():
+            self._take(piece)
         return Decoded(cast(Coding, self._coding), self._hash.hexdigest(), bytes(self._head), self._bytes)
 
     def _expand(self, chunk: bytes) -> None:
         if self._expander is None:
             self._coding = coding_of(chunk[:4])
-            self._expander = _EXPANDERS[self._coding]()
+            self._expander = _expander(self._coding, self._limit)
             self._undecided = b""
         view = memoryview(chunk)
         for start in range(0, len(view), _STEP_IN):
@@ -234,7 +328,7 @@ def decode_whole(body: bytes, coding: Coding, limit: int) -> bytes:
     """The whole content of a stored body. Raises UndecodableBody, ExpandsTooFar."""
     if coding == "identity":
         return body
-    expander = _EXPANDERS[coding]()
+    expander = _expander(coding, limit)
     pieces: list[bytes | memoryview] = []
     size = 0
     view = memoryview(body)
@@ -244,5 +338,9 @@ def decode_whole(body: bytes, coding: Coding, limit: int) -> bytes:
             if size > limit:
                 raise ExpandsTooFar(f"the content passes {limit} bytes when decoded")
             pieces.append(piece)
-    expander.finish()
+    for piece in expander.finish():
+        size += len(piece)
+        pieces.append(piece)
+    if size > limit:
+        raise ExpandsTooFar(f"the content passes {limit} bytes when decoded")
     return b"".join(pieces)

@@ -126,7 +126,8 @@ def test_the_larger_collection() -> None:
         counts[source.name] = counts.get(source.name, 0) + found.records
     assert counts["cloudtrail"] > 4000 and counts["syslog"] > 8000
     assert set(counts) == set(SOURCES) - {
-        *("text", "audit", "quarantine", "attachment", "sessionmanager", "cloudtraildigest")
+        *("text", "audit", "quarantine", "attachment", "sessionmanager", "cloudtraildigest"),
+        *("hec", "otlp", "loki", "bulk", "journal", "sns"),
     }
 
 

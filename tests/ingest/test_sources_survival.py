@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 
 from strongroom.ingest.sources import SOURCES, recognise
 from tests.ingest.samples import SAMPLES, body, files
+from tests.pushed import SOURCE_OF, captured
 
 _BODIES = {
     name: [body(p)[:6000] for p in files(SAMPLES / name) if p.suffix != ".parquet"]
+    + [captured(capture).content for capture in SOURCE_OF.get(name, ())]
     or [b'{"a":1}\n{"b":[2]}\n', b"plain\n<13>x\n\n"]
     for name in SOURCES
 }

@@ -94,7 +94,7 @@ def cut(exact: bytes, shape: bytes, slices: Sequence[msgspec.Raw]) -> list[tuple
     """The (exact, shape) bytes of slices of `shape`."""
     if exact is shape:
         return [(part, part) for part in map(bytes, slices)]
-    spans = [_span(shape, part) for part in slices]
+    spans = [span(shape, part) for part in slices]
     return [(exact[start:end], shape[start:end]) for start, end in spans]
 
 
@@ -132,7 +132,7 @@ def _add_all(exact: bytes, shape: bytes, kind: Container, inner: Sequence[msgspe
         if len(kind.path) > 1 or b"".join(shape.split()) != b"{" + kind.needle + b":[]}":
             found.record(exact)
         return
-    first, last = _span(shape, inner[0])[0], _span(shape, inner[-1])[1]
+    first, last = span(shape, inner[0])[0], span(shape, inner[-1])[1]
     if kind.many:
         opening, closing = shape.rindex(b"[", 0, first), shape.index(b"]", last) + 1
         context = surroundings(exact[:opening], exact[closing:], kind)
@@ -152,7 +152,7 @@ def _add_all(exact: bytes, shape: bytes, kind: Container, inner: Sequence[msgspe
             found.damaged(record, "not a JSON object")
 
 
-def _span(shape: bytes, part: msgspec.Raw) -> tuple[int, int]:
+def span(shape: bytes, part: msgspec.Raw) -> tuple[int, int]:
     """Where a slice lies: msgspec's raw slices are views into what was decoded, so addresses tell."""
     start = pa.py_buffer(part).address - pa.py_buffer(shape).address
     return start, start + memoryview(part).nbytes

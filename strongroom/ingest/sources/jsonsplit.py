@@ -26,6 +26,7 @@ from strongroom.ingest.sources.source import Found, Split
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _DOCUMENTS: msgspec.json.Decoder[Any] = msgspec.json.Decoder(msgspec.Raw)
+_RAW: msgspec.json.Decoder[msgspec.Raw] = msgspec.json.Decoder(msgspec.Raw)
 
 
 def split(body: bytes, containers: Sequence[Container] = ()) -> Split:
@@ -44,6 +45,17 @@ def split(body: bytes, containers: Sequence[Container] = ()) -> Split:
         except MALFORMED:
             pass
     return repair.split(body, shape, containers)
+
+
+def readable(body: bytes) -> bytes | None:
+    """The shape of a body that is one sound document: the body itself if it can be; None when there is none."""
+    for shape in (body, _SURROGATE.sub(rb"\\u0041", body)):
+        try:
+            _RAW.decode(shape)
+        except MALFORMED:
+            continue
+        return shape
+    return None
 
 
 def _sound(body: bytes, shape: bytes, containers: Sequence[Container]) -> Split:

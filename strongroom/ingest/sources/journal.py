@@ -1,0 +1,128 @@
+"""The systemd journal in its export format, as systemd-journal-upload sends it.
+
+A record is one entry: `NAME=value` lines, or for values with control bytes `NAME`, a line feed, the length as 64 bits
+little-endian, the value and a line feed; a blank line ends it and is not part of it. `__CURSOR` is the entry's
+identity, so that what is sent again from an old cursor can be told. Of a field given twice, the first counts in
+columns. Source: systemd.io, "Journal Export Formats".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from strongroom.ingest.sources import fields
+from strongroom.ingest.sources.declared import events
+from strongroom.ingest.sources.fields import field
+from strongroom.ingest.sources.source import TIME, Contexts, Found, Split
+
+_LENGTH_BYTES = 8
+_CURSOR = b"__CURSOR="
+_SEVERITIES = ("emergency", "alert", "critical", "error", "warning", "notice", "informational", "debug")
+
+_FIELDS = (
+    field("event_time", "_SOURCE_REALTIME_TIMESTAMP", "__REALTIME_TIMESTAMP", type=TIME),
+    field("cursor", "__CURSOR"),
+    field("host", "_HOSTNAME"),
+    field("unit", "_SYSTEMD_UNIT", "UNIT", "_SYSTEMD_USER_UNIT"),
+    field("program", "SYSLOG_IDENTIFIER", "_COMM"),
+    field("pid", "_PID", "SYSLOG_PID", type=pa.int64()),
+    field("uid", "_UID", type=pa.int64()),
+    field("audit_loginuid", "_AUDIT_LOGINUID", type=pa.int64()),
+    field("severity", "severity"),
+    field("transport", "_TRANSPORT"),
+    field("boot_id", "_BOOT_ID"),
+    field("machine_id", "_MACHINE_ID"),
+    field("message", "MESSAGE"),
+)
+
+
+class Journal:
+    """See the module."""
+
+    name = "journal"
+    description = "Entries of the systemd journal, in its export format"
+    natural_id: str | None = "cursor"
+    sort: tuple[str, ...] = ("host", "unit", "event_time")
+    summary_columns: tuple[str, ...] = ("host", "unit", "program")
+    schema = fields.schema(_FIELDS)
+    events: Mapping[str, str] = events(
+        "journal",
+        actor="CASE WHEN uid IS NOT NULL THEN 'uid ' || uid END",
+        action="coalesce(unit, program)",
+        target="host",
+        severity="severity",
+        event_id="cursor",
+        message="message",
+    )
+
+    def recognise(self, head: bytes) -> bool:
+        """Begins with a cursor."""
+        return head.startswith(_CURSOR)
+
+    def split(self, body: bytes) -> Split:
+        """Every entry."""
+        found = Found()
+        at = 0
+        while at < len(body):
+            end, sound = entry_end(body, at)
+            entry = body[at:end]
+            if entry.strip(b"\n"):
+                if sound:
+                    found.record(entry.rstrip(b"\n") if entry.endswith(b"\n\n") else entry)
+                else:
+                    found.damaged(entry, "not an entry in the journal's export format")
+            at = end
+        return found.split()
+
+    def derive(self, raw: Sequence[bytes], context: Contexts) -> pa.Table:
+        """Columns by field name."""
+        return fields.table(_FIELDS, [_values(entry) for entry in raw])
+
+
+def entry_end(body: bytes, at: int) -> tuple[int, bool]:
+    """Where the entry at `at` ends, its blank line included, and whether it is sound and ended by one or by the body.
+
+    What is unsound goes as far as the body, because nothing tells where a binary value that is wrong would have ended.
+    """
+    size = len(body)
+    while at < size:
+        stop = body.find(b"\n", at)
+        if stop == at:
+            return at + 1, True
+        line = body[at : size if stop < 0 else stop]
+        if b"=" in line:
+            at = size if stop < 0 else stop + 1
+            continue
+        value = stop + 1 + _LENGTH_BYTES
+        if stop < 0 or value > size:
+            return size, False
+        at = value + int.from_bytes(body[stop + 1 : value], "little")
+        if at >= size or body[at] != ord("\n"):
+            return size, False
+        at += 1
+    return size, True
+
+
+def _values(entry: bytes) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    at, size = 0, len(entry)
+    while at < size:
+        stop = entry.find(b"\n", at)
+        stop = size if stop < 0 else stop
+        name, equals, value = entry[at:stop].partition(b"=")
+        if not equals:
+            start = stop + 1 + _LENGTH_BYTES
+            length = int.from_bytes(entry[stop + 1 : start], "little")
+            value, stop = entry[start : start + length], start + length
+        values.setdefault(name.decode("utf-8", "replace"), value.decode("utf-8", "replace"))
+        at = stop + 1
+    priority = values.get("PRIORITY", "")
+    if len(priority) == 1 and priority in "01234567":
+        values["severity"] = _SEVERITIES[int(priority)]
+    return values
+
+
+SOURCE = Journal()
