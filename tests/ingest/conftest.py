@@ -60,20 +60,24 @@ class FaultyStore:
     def description(self) -> str:
         return self.inner.description
 
-    def create(self, key: str, content: bytes | Path) -> ObjectInfo:
+    def create(self, key: str, content: bytes | Path, *, retain_until: datetime | None = None) -> ObjectInfo:
         self._up()
         self.faults.effect(f"before {key}")
-        info = self.inner.create(key, content)
+        info = self.inner.create(key, content, retain_until=retain_until)
         self.faults.effect(f"after {key}")
         return info
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, version: str = "") -> bytes:
         self._up()
-        return self.inner.get(key)
+        return self.inner.get(key, version)
 
-    def head(self, key: str) -> ObjectInfo:
+    def fetch(self, key: str, path: Path, version: str = "") -> None:
         self._up()
-        return self.inner.head(key)
+        self.inner.fetch(key, path, version)
+
+    def head(self, key: str, version: str = "") -> ObjectInfo:
+        self._up()
+        return self.inner.head(key, version)
 
     def list(self, prefix: str, start_after: str = "") -> Iterator[ObjectInfo]:
         self._up()
