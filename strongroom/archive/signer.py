@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,7 +28,7 @@ from strongroom.archive.errors import FormatError, ObjectExists, ObjectMissing, 
 from strongroom.archive.keyring import Keyring
 from strongroom.archive.log import Log
 from strongroom.archive.note import Checkpoint, NoteSigner
-from strongroom.archive.segment import file_digest
+from strongroom.archive.stores.copies import stored_digest
 from strongroom.archive.stores.store import ObjectStore
 from strongroom.archive.trust import recall, remember
 
@@ -145,9 +144,8 @@ class Signer:
 
 def object_digest(store: ObjectStore, reference: ObjectRef | SegmentRef) -> str | None:
     """SHA-256 (hex) of a referenced object's stored bytes, None when there is no such object."""
-    path = store.local_path(reference.key)
     try:
-        return file_digest(path) if path is not None else sha256(store.get(reference.key)).hexdigest()
+        return stored_digest(store, reference.key, reference.version, size=reference.bytes)
     except (FileNotFoundError, ObjectMissing):
         return None
 

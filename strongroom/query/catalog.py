@@ -179,7 +179,7 @@ class Catalog:
         if entry.details is None or not entry.segments:
             return {}
         try:
-            data = self._store.get(entry.details.key)
+            data = self._store.get(entry.details.key, entry.details.version)
             if sha256(data).hexdigest() != entry.details.sha256:
                 raise FormatError("its SHA-256 is not what the entry states")
             return {summary.key: summary for summary in detail.decode(data).segments}

@@ -125,7 +125,7 @@ class Reports:
             filed = self._filed.get(report)
         if filed is None:
             raise ObjectMissing(f"no report {report}", hint="GET /v1/reports lists them")
-        content = self._store.get(filed.object.key)
+        content = self._store.get(filed.object.key, filed.object.version)
         if sha256(content).hexdigest() != filed.object.sha256:
             raise FormatError(f"{filed.object.key} was changed", hint="run `strongroom verify --level complete`")
         return filed, content

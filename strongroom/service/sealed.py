@@ -19,9 +19,9 @@ from strongroom.archive import details as details_format
 from strongroom.archive.details import BatchFacts
 from strongroom.archive.entry import Entry, SegmentRef
 from strongroom.archive.errors import FormatError
-from strongroom.archive.evidence.selection import segment_file
 from strongroom.archive.log import Log
 from strongroom.archive.note import Checkpoint
+from strongroom.archive.stores.copies import local_file
 from strongroom.archive.stores.store import ObjectStore
 
 _ROWS = pa.schema([("position", pa.int64()), ("row", pa.int64())])
@@ -103,7 +103,7 @@ def seal_of(store: ObjectStore, log: Log, batch: str, entry: int, *, records: in
 
 def _facts(store: ObjectStore, entry: Entry, batch: str) -> tuple[bytes, BatchFacts]:
     named = entry.details
-    content = store.get(named.key) if named else b""
+    content = store.get(named.key, named.version) if named else b""
     if named is None or sha256(content).hexdigest() != named.sha256:
         raise FormatError(f"the details of entry {entry.index} are not those it states", hint="run `strongroom verify`")
     for facts in details_format.decode(content).batches:
@@ -134,7 +134,7 @@ def _rows(store: ObjectStore, reference: SegmentRef, sequence: int) -> pa.Table:
     """Columns `position` and `row` of the segment's records that came in batch `sequence`. Raises FormatError."""
     found = [_ROWS.empty_table()]
     try:
-        with segment_file(store, reference.key) as path, pq.ParquetFile(path) as file:
+        with local_file(store, reference.key, reference.version) as path, pq.ParquetFile(path) as file:
             start = 0
             for group in range(file.num_row_groups):
                 count = file.metadata.row_group(group).num_rows

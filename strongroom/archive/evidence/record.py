@@ -15,13 +15,14 @@ from strongroom.archive import canonical, layout
 from strongroom.archive.errors import FormatError, ObjectMissing
 from strongroom.archive.evidence.checking import proven_entry
 from strongroom.archive.evidence.layout import Count, Digest
-from strongroom.archive.evidence.selection import group_runs, segment_at, segment_file, stored_entry
+from strongroom.archive.evidence.selection import group_runs, segment_at, stored_entry
 from strongroom.archive.evidence.verdict import Examination, Line, Verdict
 from strongroom.archive.log import Log
 from strongroom.archive.merkle import ProofError, Tree, leaf_hash, verify_inclusion
 from strongroom.archive.note import Checkpoint, parse, parse_checkpoint
 from strongroom.archive.policy import Policy
 from strongroom.archive.segment import ROW_GROUP
+from strongroom.archive.stores.copies import local_file
 from strongroom.archive.stores.store import ObjectStore
 
 FORMAT = "strongroom/proof/1"
@@ -92,7 +93,7 @@ def prove_record(
     group, offset = divmod(row, ROW_GROUP)
     leaves: list[bytes] = []
     raw = nonce = b""
-    with segment_file(store, reference.key) as path:
+    with local_file(store, reference.key, reference.version) as path:
         for run in group_runs(path, reference, group, leaves):
             if run.start <= row < run.start + len(run.raws):
                 raw, nonce = run.raws[row - run.start], run.nonces[row - run.start]

@@ -11,10 +11,8 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from strongroom.archive import entry as entries
 from strongroom.archive import note, segment
@@ -25,7 +23,6 @@ from strongroom.archive.log import Log
 from strongroom.archive.merkle import ProofError, leaf_hash, root_of, verify_inclusion
 from strongroom.archive.note import Checkpoint
 from strongroom.archive.policy import Policy, cosigners
-from strongroom.archive.stores.store import ObjectStore
 
 # A segment by its object name, or by (entry index, position among that entry's segments); and 0-based rows of it.
 Pick = tuple[str | tuple[int, int], Iterable[int]]
@@ -126,20 +123,6 @@ def disclose(path: Path, reference: SegmentRef, rows: Sequence[int]) -> Iterator
             yield from _disclose_group(path, reference, span, rows[_slice(rows, span.start, span.end)])
         else:
             yield root_of(groups[span.groups.start : span.groups.stop])
-
-
-@contextmanager
-def segment_file(store: ObjectStore, key: str) -> Iterator[Path]:
-    """The segment as a local file, fetched where the store is remote. Raises ObjectMissing."""
-    path = store.local_path(key)
-    if path is not None:
-        store.head(key)
-        yield path
-        return
-    with TemporaryDirectory(prefix="strongroom-") as folder:
-        path = Path(folder) / "segment.parquet"
-        path.write_bytes(store.get(key))
-        yield path
 
 
 def group_runs(path: Path, reference: SegmentRef, group: int, leaves: list[bytes]) -> Iterator[segment.Run]:

@@ -29,7 +29,6 @@ from strongroom.archive.evidence.selection import (
     Record,
     choose,
     disclose,
-    segment_file,
     signed_head,
     stored_entry,
 )
@@ -37,6 +36,7 @@ from strongroom.archive.evidence.timestamp import read as read_timestamp
 from strongroom.archive.log import Log
 from strongroom.archive.note import Checkpoint
 from strongroom.archive.policy import Policy
+from strongroom.archive.stores.copies import local_file
 from strongroom.archive.stores.store import ObjectStore
 
 STANDALONE = Path(__file__).parents[1] / "standalone" / "verify.py"
@@ -173,9 +173,10 @@ def _add_entries(writer: Writer, export: _Export) -> None:
 def _add_segment(writer: Writer, store: ObjectStore, number: int, chosen: Chosen, shown: list[cover.Shown]) -> None:
     """Records and completing hashes of one segment. Both come from one pass, but a ZIP file takes one member at a time:
     the hashes, a thirtieth of the records or less, wait in a spool."""
-    with SpooledTemporaryFile(_SPOOL_BYTES) as nodes, segment_file(store, chosen.reference.key) as path:
+    reference = chosen.reference
+    with SpooledTemporaryFile(_SPOOL_BYTES) as nodes, local_file(store, reference.key, reference.version) as path:
         with writer.member(layout.records_name(number), compress=True) as records:
-            for item in disclose(path, chosen.reference, chosen.rows):
+            for item in disclose(path, reference, chosen.rows):
                 if isinstance(item, bytes):
                     nodes.write(item)
                     continue
