@@ -8,7 +8,10 @@
 * Leaf hashes are not stored: they would weigh more than a compressed flow record.
 * The same table, secret and metadata give the same bytes, so sealing again after a crash rebuilds the same object.
 
-Everything but `raw` is derived; only `raw` is evidence.
+* A line that its columns give back is not stored twice: `raw` is null there (archive/rebuilding.py). Readers of this
+  module get every record's bytes either way.
+
+Everything but the record is derived; only the record is evidence.
 """
 
 from __future__ import annotations
@@ -22,8 +25,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from strongroom.archive import rebuilding
 from strongroom.archive.errors import FormatError
 from strongroom.archive.merkle import leaf_hash, root_of
+from strongroom.archive.rebuilding import Form
 
 FORMAT = "strongroom/segment/1"
 ROW_GROUP = 65_536
@@ -42,11 +47,11 @@ UNIVERSAL = pa.schema(
     ]
 )
 
-_FORMAT_KEY, _SECRET_KEY = "strongroom.format", "strongroom.secret"
+_FORMAT_KEY, _SECRET_KEY, _LINES_KEY = "strongroom.format", "strongroom.secret", "strongroom.lines"
 # What Arrow raises over bytes that are no sound Parquet file; the last ones come from names and counts in a footer.
 _UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError, KeyError, OverflowError, TypeError)
 # Columns that are unique per record or long: a dictionary would only be built to be thrown away.
-_NO_DICTIONARY = frozenset({"raw", "event_time", "received_at", "sequence", "position", "event_id", "request_id"})
+_NO_DICTIONARY = frozenset({"raw", "event_id", "request_id"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +65,15 @@ class SegmentFacts:
     groups: tuple[str, ...]
 
 
-def write(path: Path, table: pa.Table, *, secret: bytes, metadata: Mapping[str, str]) -> SegmentFacts:
+def write(
+    path: Path, table: pa.Table, *, secret: bytes, metadata: Mapping[str, str], forms: Sequence[Form] = ()
+) -> SegmentFacts:
     """Write `table` (the UNIVERSAL columns, then the source's) as a segment file at `path`, and read it back.
 
     What is returned is computed from the file, not from the table, and the file must hold the table's rows: a bit
     flipped in memory or by the encoder would otherwise be sealed for ever. `metadata` (source, date, writer, …) goes
-    into the footer beside the format and the secret. Raises FormatError when the table breaks the rules above, or the
-    file does not hold it.
+    into the footer beside the format and the secret. Records that one of `forms` rebuilds are left out of `raw`. Raises
+    FormatError when the table breaks the rules above, or the file does not hold it.
     """
     if table.schema.names[: len(UNIVERSAL)] != UNIVERSAL.names or len(secret) != SECRET_BYTES or not table.num_rows:
         raise FormatError("segment: needs the universal columns first, a 32-byte secret and at least one record")
@@ -75,23 +82,30 @@ def write(path: Path, table: pa.Table, *, secret: bytes, metadata: Mapping[str, 
         _FORMAT_KEY: FORMAT,
         _SECRET_KEY: secret.hex(),
     }
-    table = table.replace_schema_metadata(footer)
+    stored = table
+    if forms:
+        footer[_LINES_KEY] = rebuilding.encode(forms)
+        stored = rebuilding.omit(table, forms)
+    stored = stored.replace_schema_metadata(footer)
+    encodings = {field.name: encoding for field in stored.schema if (encoding := _encoding(field))}
     with pq.ParquetWriter(
         path,
-        table.schema,
+        stored.schema,
         compression="zstd",
         compression_level=3,
-        use_dictionary=[name for name in table.schema.names if name not in _NO_DICTIONARY],
+        use_dictionary=[name for name in stored.schema.names if name not in _NO_DICTIONARY | encodings.keys()],
+        column_encoding=encodings,
         write_page_index=True,
     ) as writer:
-        writer.write_table(table, row_group_size=ROW_GROUP)
+        writer.write_table(stored, row_group_size=ROW_GROUP)
     with _readable(path) as file:
         roots: list[bytes] = []
         for group in range(file.metadata.num_row_groups):
-            stored = file.read_row_group(group, columns=UNIVERSAL.names)
-            if not stored.equals(table.slice(group * ROW_GROUP, ROW_GROUP).select(UNIVERSAL.names)):
+            found = _records(file, [group], UNIVERSAL.names)
+            expected = table.slice(group * ROW_GROUP, ROW_GROUP)
+            if any(not found.column(name).equals(expected.column(name)) for name in UNIVERSAL.names):
                 raise FormatError(f"segment: row group {group} does not read back as it was written")
-            roots.append(root_of(leaf_hashes(stored.column("raw").to_pylist(), secret_of(file), group)))
+            roots.append(root_of(leaf_hashes(found.column("raw").to_pylist(), secret_of(file), group)))
         return _facts(path, file.metadata.num_rows, roots)
 
 
@@ -102,7 +116,10 @@ def read_back(path: Path) -> SegmentFacts:
     """
     with _readable(path) as file:
         secret = secret_of(file)
-        roots = [root_of(leaf_hashes(raws, secret, group)) for group, raws in enumerate(_raw_groups(file))]
+        roots = [
+            root_of(leaf_hashes(_records(file, [group], ["raw"]).column("raw").to_pylist(), secret, group))
+            for group in range(file.metadata.num_row_groups)
+        ]
         return _facts(path, file.metadata.num_rows, roots)
 
 
@@ -139,12 +156,12 @@ def runs(path: Path, groups: Iterable[int]) -> Iterator[Run]:
                 raise FormatError(f"segment: no row group {group}")
             blob = _nonces(secret, group, file.metadata.row_group(group).num_rows)
             start = group * ROW_GROUP
-            for batch in file.iter_batches(RUN, row_groups=[group], columns=["raw"]):
-                raws = batch.column("raw").to_pylist()
+            for batch in file.iter_batches(RUN, row_groups=[group], columns=_reading(file, ["raw"])):
+                raws = _restored(file, pa.Table.from_batches([batch])).column("raw").to_pylist()
                 places = range(start % ROW_GROUP * NONCE_BYTES, len(blob), NONCE_BYTES)
                 nonces = [blob[place : place + NONCE_BYTES] for place, _ in zip(places, raws, strict=False)]
-                if None in raws or len(nonces) != len(raws):
-                    raise FormatError(f"segment: row group {group} has a row without a record")
+                if len(nonces) != len(raws):
+                    raise FormatError(f"segment: row group {group} has more rows than it states")
                 leaves = [leaf_hash(nonce + raw) for nonce, raw in zip(nonces, raws, strict=True)]
                 yield Run(start, raws, nonces, leaves)
                 start += len(raws)
@@ -168,13 +185,26 @@ def tables(path: Path) -> Iterator[pa.Table]:
     """The segment's row groups as tables, all columns. Raises FormatError when the file is damaged."""
     with _readable(path) as file:
         for group in range(file.metadata.num_row_groups):
-            yield file.read_row_group(group)
+            yield _restored(file, file.read_row_group(group))
+
+
+def forms_of(file: pq.ParquetFile) -> tuple[Form, ...]:
+    """How an open segment's records are rebuilt where `raw` is null. Raises FormatError."""
+    text = (file.metadata.metadata or {}).get(_LINES_KEY.encode())
+    return rebuilding.decode(text.decode()) if text is not None else ()
 
 
 def file_digest(path: Path) -> str:
     """SHA-256 (hex) of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _encoding(field: pa.Field) -> str | None:
+    """How a column is written where that beats a dictionary: rows are sorted by time, and counts are small numbers."""
+    if pa.types.is_timestamp(field.type) or field.name in ("sequence", "position"):
+        return "DELTA_BINARY_PACKED"
+    return "BYTE_STREAM_SPLIT" if field.type == pa.int64() else None
 
 
 @contextmanager
@@ -190,12 +220,17 @@ def _readable(path: Path) -> Iterator[pq.ParquetFile]:
         raise FormatError(f"segment: unreadable: {error}") from None
 
 
-def _raw_groups(file: pq.ParquetFile) -> Iterator[list[bytes]]:
-    for group in range(file.metadata.num_row_groups):
-        raws = file.read_row_group(group, columns=["raw"]).column("raw").to_pylist()
-        if None in raws:
-            raise FormatError(f"segment: row group {group} has a row without a record")
-        yield raws
+def _records(file: pq.ParquetFile, groups: list[int], columns: list[str]) -> pa.Table:
+    """The named columns of row groups, with every record's bytes in `raw`."""
+    return _restored(file, file.read_row_groups(groups, columns=_reading(file, columns))).select(columns)
+
+
+def _reading(file: pq.ParquetFile, columns: list[str]) -> list[str]:
+    return list(dict.fromkeys([*columns, *rebuilding.columns_needed(forms_of(file))]))
+
+
+def _restored(file: pq.ParquetFile, table: pa.Table) -> pa.Table:
+    return rebuilding.restore(table, forms_of(file))
 
 
 def _nonces(secret: bytes, group: int, count: int) -> bytes:

@@ -27,19 +27,23 @@ from strongroom.archive.details import BatchFacts, SegmentSummary
 from strongroom.archive.entry import timestamp
 from strongroom.archive.errors import FormatError
 from strongroom.archive.holdings import summarise_times
+from strongroom.archive.rebuilding import Form
 from strongroom.archive.segment import SegmentFacts
 from strongroom.ingest import spool
+from strongroom.ingest.batches import ELSEWHERE
 from strongroom.ingest.cuts import Cut
 from strongroom.ingest.decode import decode_whole
 from strongroom.ingest.errors import CutTooLarge, SealFailed, SpoolDamaged
 from strongroom.ingest.frames import EPOCH, BatchHeader
 from strongroom.ingest.sources import BUILT_IN, SOURCES, Registry, attachment, quarantine
-from strongroom.ingest.sources.source import Source, Split
+from strongroom.ingest.sources.source import LineSource, Source, Split
 from strongroom.ingest.spool import FrameAt
 from strongroom.ingest.writer import Writer
 
 MAX_GROUPS = 500
 """Row groups per segment: their roots must fit one entry."""
+MAX_FORMS = 16
+"""Kinds of lines of one segment that may be rebuilt; a footer stays small."""
 _MAX_SUMMARY_TEXT = 200
 _FIRST_DATE, _LAST_DATE = ((day - EPOCH.date()).days for day in (date(1000, 1, 1), date(9999, 12, 31)))
 _DATE = "date"
@@ -56,6 +60,8 @@ class Job:
     limit: int
     folder: str
     registry: Registry = BUILT_IN
+    elsewhere: frozenset[str] = frozenset()
+    """Ids of batches whose records another writer sealed first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +113,8 @@ def carries_natural_ids(body: bytes, coding: str, source: str, limit: int, regis
 
 def _sort_out(header: BatchHeader, body: bytes, sequence: int, job: Job) -> tuple[dict[str, pa.Table], BatchFacts]:
     """One batch's rows by source, and its facts."""
+    if header.batch in job.elsewhere:
+        return {}, _facts(header, sequence, 0, 0, ELSEWHERE)
     if header.reason:
         return _whole(header, body, sequence, header.reason)
     if job.cut.whole:
@@ -235,11 +243,19 @@ def _segment(job: Job, source: Source, day: date, rows: pa.Table) -> BuiltSegmen
     if fingerprint := job.registry.fingerprint(source.name):
         metadata["declaration"] = fingerprint
     try:
-        facts = segment.write(path, rows, secret=cut.secret(key), metadata=metadata)
+        facts = segment.write(path, rows, secret=cut.secret(key), metadata=metadata, forms=_forms(source, rows))
     except FormatError as error:
         # Memory, disk or encoder lied. Committing would seal the error for ever; building again may not repeat it.
         raise SealFailed(f"{path}: {error.message}", hint="check this machine's memory and disk") from None
     return BuiltSegment(source.name, day, str(path), facts, _summary(key, source, day, rows))
+
+
+def _forms(source: Source, rows: pa.Table) -> list[Form]:
+    """How the rows' records are made of their columns, for the contexts that a source of lines knows."""
+    if not isinstance(source, LineSource):
+        return []
+    contexts = sorted(rows.column("context").unique().to_pylist(), key=lambda context: context or b"")
+    return [form for context in contexts[:MAX_FORMS] if (form := source.form(context)) is not None]
 
 
 def _summary(key: str, source: Source, day: date, rows: pa.Table) -> SegmentSummary:

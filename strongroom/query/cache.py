@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path
 
@@ -30,12 +31,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from strongroom.archive import layout
-from strongroom.archive.errors import ObjectMissing
+from strongroom.archive.errors import FormatError, ObjectMissing
+from strongroom.archive.rebuilding import Form
+from strongroom.archive.segment import forms_of
 from strongroom.archive.stores.store import ObjectStore
 from strongroom.query.catalog import Segment
 from strongroom.query.errors import IntegrityFailure
 
 _Stamp = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What segments that read alike have in common: columns and types, as text, and how records are rebuilt."""
+
+    columns: str
+    forms: tuple[Form, ...]
 
 
 class SegmentCache:
@@ -47,7 +58,7 @@ class SegmentCache:
         self._lock = threading.Lock()
         self._checked: dict[str, _Stamp] = {}
         self._used: dict[str, float] = {}
-        self._shapes: dict[str, str] = {}
+        self._shapes: dict[str, Shape] = {}
         self._held: Counter[str] = Counter()
 
     @property
@@ -95,8 +106,8 @@ class SegmentCache:
             self._evict()
         return paths
 
-    def shape(self, segment: Segment) -> str:
-        """The columns and types of a segment that `ensure` has let through, as text: files of one shape read alike."""
+    def shape(self, segment: Segment) -> Shape:
+        """The shape of a segment that `ensure` has let through."""
         return self._shapes[segment.key]
 
     def _known(self, segment: Segment, path: Path) -> bool:
@@ -178,10 +189,11 @@ def _stamp(path: Path) -> _Stamp | None:
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _shape(segment: Segment, path: Path) -> str:
+def _shape(segment: Segment, path: Path) -> Shape:
     try:
-        return str(pq.read_schema(path).remove_metadata())
-    except (pa.ArrowException, OSError) as error:
+        with pq.ParquetFile(path) as file:
+            return Shape(str(file.schema_arrow.remove_metadata()), forms_of(file))
+    except (pa.ArrowException, OSError, FormatError) as error:
         raise _failure(segment, f"no readable segment: {error}") from error
 
 

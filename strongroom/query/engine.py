@@ -25,7 +25,7 @@ import pyarrow as pa
 from strongroom.archive.log import Log
 from strongroom.archive.stores.store import ObjectStore
 from strongroom.query import errors, frames, normalised, results, views
-from strongroom.query.cache import SegmentCache
+from strongroom.query.cache import SegmentCache, Shape
 from strongroom.query.catalog import Catalog, Segment, Snapshot, instant
 from strongroom.query.errors import Position, QueryError, QueryFailed, QueryOutOfMemory, QueryTimeout
 from strongroom.query.limits import QueryLimits
@@ -222,12 +222,12 @@ class QueryEngine:
         sources = self._sources(named)
         setup = []
         for source in sources:
-            root, groups = Path("/"), dict[str, list[Path]]()
+            root, groups = Path("/"), dict[Shape, list[Path]]()
             for segment, file in zip(segments, files, strict=True):
                 if segment.source == source.name:
                     root = Path(file.as_posix().removesuffix(segment.key))
                     groups.setdefault(self._cache.shape(segment), []).append(file)
-            setup.append(views.source_view(source, groups.values(), root))
+            setup.append(views.source_view(source, [(shape.forms, group) for shape, group in groups.items()], root))
         if views.EVENTS in named:
             setup.append(views.events_view(self._views))
         present = {source.name for source in sources}

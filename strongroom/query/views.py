@@ -20,11 +20,12 @@ position in the segment's Merkle tree. The proof of a record follows from the tw
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 
+from strongroom.archive.rebuilding import ABSENT, SEPARATOR, Form
 from strongroom.archive.segment import UNIVERSAL
 from strongroom.query.catalog import ENTRIES_SCHEMA, SEGMENTS_SCHEMA
 
@@ -58,12 +59,16 @@ _DESCRIPTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class ViewSource:
-    """A source as the query engine sees it: typed columns, and how they map to `events` (column -> SQL; {} = not)."""
+    """A source as the query engine sees it: typed columns, and how they map to `events` (column -> SQL; {} = not).
+
+    `entities`: kind (address, principal, …) -> the columns that hold such a value; an index is kept of them.
+    """
 
     name: str
     schema: pa.Schema
     events: Mapping[str, str]
     description: str
+    entities: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +120,11 @@ def catalog_columns(view: str) -> list[Column]:
 # ruff: noqa: S608
 
 
-def source_view(source: ViewSource, groups: Iterable[Sequence[Path]], root: Path) -> str:
+def source_view(source: ViewSource, groups: Iterable[tuple[Sequence[Form], Sequence[Path]]], root: Path) -> str:
     """CREATE VIEW for one source over its segments' files, all of them under `root` (the folder of object names).
 
-    The files of a group have the same columns: DuckDB then opens one of them to know the view, not all.
+    The files of a group have the same columns: DuckDB then opens one of them to know the view, not all. Where they
+    leave out records that their columns give back, the view makes them by the same forms (archive/rebuilding.py).
     """
     typed = {field.name: sql_type(field.type) for field in source.schema}
     stored = {field.name: sql_type(field.type) for field in UNIVERSAL} | typed
@@ -133,8 +139,32 @@ def source_view(source: ViewSource, groups: Iterable[Sequence[Path]], root: Path
     ]
     columns = stored | {"_file": "VARCHAR", "file_row_number": "BIGINT"}
     empty = f"SELECT {', '.join(f'CAST(NULL AS {kind}) AS {quoted(n)}' for n, kind in columns.items())} WHERE false"
-    rows = " UNION ALL BY NAME ".join([*(f"SELECT * FROM {_files(group)}" for group in groups), empty])
+    rows = " UNION ALL BY NAME ".join([*(_rows(forms, files, stored) for forms, files in groups), empty])
     return f"CREATE VIEW {quoted(source.name)} AS SELECT {', '.join(chosen)} FROM ({rows})"
+
+
+def _rows(forms: Sequence[Form], files: Sequence[Path], types: Mapping[str, str]) -> str:
+    """The rows of files, their records rebuilt where a form says how (as archive/rebuilding.py does it)."""
+    if not forms:
+        return f"SELECT * FROM {_files(files)}"
+    cases = " ".join(
+        f"WHEN context IS NOT DISTINCT FROM {_bytes(form.context)} THEN {_line(form, types)}" for form in forms
+    )
+    return f"SELECT * REPLACE (coalesce(raw, encode(CASE {cases} END)) AS raw) FROM {_files(files)}"
+
+
+def _line(form: Form, types: Mapping[str, str]) -> str:
+    fields = []
+    for name in form.columns:
+        value = quoted(name)
+        if types.get(name, "").startswith("TIMESTAMP"):
+            value = f"epoch_us({value}) // 1000000"
+        fields.append(f"coalesce(CAST({value} AS VARCHAR), '{ABSENT}')")
+    return f"concat_ws('{SEPARATOR}', {', '.join(fields)})"
+
+
+def _bytes(value: bytes | None) -> str:
+    return "NULL" if value is None else f"unhex('{value.hex()}')"
 
 
 def _files(group: Sequence[Path]) -> str:

@@ -21,9 +21,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
+
+from strongroom.archive.rebuilding import Form
 
 TIME = pa.timestamp("us", tz="UTC")
 TEXT = pa.string()
@@ -100,6 +102,15 @@ class Source(Protocol):
 
     def derive(self, raw: Sequence[bytes], context: Contexts) -> pa.Table:
         """`event_time` and the typed columns, one row a record. Never raises for what a record holds."""
+        ...
+
+
+@runtime_checkable
+class LineSource(Source, Protocol):
+    """A source whose records are lines that their columns mostly give back, so that they need not be stored twice."""
+
+    def form(self, context: bytes | None) -> Form | None:
+        """How a record with this context is made of its columns, None when it can't be."""
         ...
 
 

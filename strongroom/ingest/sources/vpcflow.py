@@ -12,7 +12,7 @@ VPC Transit Gateways, "Transit Gateway Flow Log records".
 Columns come from Arrow's CSV reader, a whole batch at a time. Only what it refuses (an odd value, a double space, bytes
 that are no UTF-8) is done again slowly, and gives every ordinary line the same columns.
 
-AWS's own Parquet delivery becomes such lines too: see vpcflowparquet.py.
+A line that its columns give back is stored as its columns alone (`form`). AWS's own Parquet delivery becomes such lines too: see vpcflowparquet.py.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
+from strongroom.archive.rebuilding import Form
 from strongroom.ingest.sources import lines, vpcflowparquet
 from strongroom.ingest.sources.source import TEXT, TIME, Contexts, Found, Split
 
@@ -90,7 +91,7 @@ class VpcFlow:
     name = "vpcflow"
     description = "Network flows recorded by VPC and Transit Gateway Flow Logs"
     natural_id: str | None = None
-    sort: tuple[str, ...] = ("account", "interface_id", "event_time")
+    sort: tuple[str, ...] = ("account", "event_time")
     summary_columns: tuple[str, ...] = (
         "account",
         "region",
@@ -139,6 +140,12 @@ class VpcFlow:
             start, header = at + 1, records[at]
         _fit(records[start:], header, found)
         return found.split()
+
+    def form(self, context: bytes | None) -> Form | None:
+        """A line is its fields, if each has a column of its own."""
+        names = _names(context)
+        columns = tuple(_FIELDS[name][0] for name in names if name in _FIELDS)
+        return Form(context, columns) if len(set(columns)) == len(names) else None
 
     def derive(self, raw: Sequence[bytes], context: Contexts) -> pa.Table:
         """Each run of lines under one header is read at once."""
