@@ -6,6 +6,8 @@ IngestError
 │   ├── UndecodableBody         the coding is known, the bytes are not in it
 │   ├── ExpandsTooFar           decoded content over the bound (a decompression bomb, or a limit set too low)
 │   ├── BodyTooLarge            more bytes sent than the bound
+│   ├── NotTheProtocol          not what its URL's protocol sends
+│   ├── SignatureRefused        not signed by who is to sign it, or not meant for us
 │   └── UnknownSource           no such kind of log
 ├── IntakeUnavailable       transient: nothing was accepted, send again (HTTP: 503 with Retry-After)
 │   ├── IntakeBusy              uploads in flight hold all the memory they may
@@ -72,6 +74,18 @@ class BodyTooLarge(DeliveryRefused):
     """The body as sent passes the bound."""
 
     code = "body-too-large"
+
+
+class NotTheProtocol(DeliveryRefused):
+    """The request is not of the protocol that its URL is for."""
+
+    code = "not-the-protocol"
+
+
+class SignatureRefused(DeliveryRefused):
+    """A message is not signed by who is to sign it, or was never meant for this archive."""
+
+    code = "signature-refused"
 
 
 class UnknownSource(DeliveryRefused):
