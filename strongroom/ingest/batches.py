@@ -177,6 +177,10 @@ class Batches:
             raise UnknownBatch(f"no batch {batch}", hint="ids are given in the answer to a delivery")
         return found
 
+    def at(self, epoch: int, sequence: int) -> BatchState | None:
+        """This writer's batch at that place, None when there is none."""
+        return self._one("writer = ? AND epoch = ? AND sequence = ?", self._writer, epoch, sequence)
+
     def counters(self) -> Counters:
         """Exact totals of this writer."""
         with self._read_lock, _snapshot(self._reader) as db:
