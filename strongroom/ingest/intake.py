@@ -246,6 +246,16 @@ class Intake:
         """Where a batch stands. Raises UnknownBatch."""
         return self._state().batches.get(batch)
 
+    def batch_at(self, epoch: int, sequence: int) -> BatchState | None:
+        """This writer's batch at that place, None when there is none."""
+        return self._state().batches.at(epoch, sequence)
+
+    @property
+    def sealed(self) -> int:
+        """Sequence number up to which every batch of this epoch is sealed, -1 when none is."""
+        self._state()
+        return self._sealer.sealed
+
     def receipt(self, batch: str) -> str:
         """The receipt of a batch, signed again: its text is a function of the batch alone. Raises UnknownBatch."""
         return self._accepted(self.batch(batch), duplicate=False).receipt
