@@ -8,7 +8,7 @@ leading zero, an unknown field) keeps its bytes. `restore` is the inverse and re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -63,7 +63,7 @@ def decode(text: str) -> tuple[Form, ...]:
 
 def omit(table: pa.Table, forms: Sequence[Form]) -> pa.Table:
     """`table` with `raw` null in every row that its form rebuilds exactly."""
-    return _changed(table, lambda rows: _omitted(rows, forms))
+    return _with_raw(table, [_omitted(rows, forms) for rows in table.to_batches()], nullable=True)
 
 
 def restore(table: pa.Table, forms: Sequence[Form]) -> pa.Table:
@@ -71,11 +71,10 @@ def restore(table: pa.Table, forms: Sequence[Form]) -> pa.Table:
 
     Raises FormatError when a row has no record and no form makes it one.
     """
-    if table.column("raw").null_count:
-        table = _changed(table, lambda rows: _restored(rows, forms))
-    if table.column("raw").null_count:
+    raw = [_restored(rows, forms) for rows in table.to_batches()]
+    if any(array.null_count for array in raw):
         raise FormatError("segment: a row without a record")
-    return table
+    return _with_raw(table, raw, nullable=False)
 
 
 def columns_needed(forms: Sequence[Form]) -> list[str]:
@@ -83,10 +82,10 @@ def columns_needed(forms: Sequence[Form]) -> list[str]:
     return ["context", *dict.fromkeys(name for form in forms for name in form.columns)] if forms else []
 
 
-def _changed(table: pa.Table, new_raw: Callable[[pa.RecordBatch], pa.Array]) -> pa.Table:
+def _with_raw(table: pa.Table, raw: list[pa.Array], *, nullable: bool) -> pa.Table:
     at = table.schema.get_field_index("raw")
-    raw = [new_raw(rows) for rows in table.to_batches()]
-    return table.set_column(at, pa.field("raw", pa.binary()), pa.chunked_array(raw, pa.binary()))
+    field = pa.field("raw", pa.binary(), nullable=nullable)
+    return table.set_column(at, field, pa.chunked_array(raw, pa.binary()))
 
 
 def _omitted(rows: pa.RecordBatch, forms: Sequence[Form]) -> pa.Array:
@@ -101,7 +100,7 @@ def _omitted(rows: pa.RecordBatch, forms: Sequence[Form]) -> pa.Array:
 
 def _restored(rows: pa.RecordBatch, forms: Sequence[Form]) -> pa.Array:
     raw = rows.column("raw")
-    for form in forms:
+    for form in forms if raw.null_count else ():
         there = pc.and_(_of(rows, form), raw.is_null())
         raw = pc.replace_with_mask(raw, there, _lines(rows.filter(there), form))
     return raw
