@@ -1,6 +1,7 @@
 """One object an entry names, held against the store: the unit of verification's work, in a thread or another process.
 
-What is looked at follows from the level. *quick* and *inventory*: it is there with the stated length. *complete*: its
+What is looked at follows from the level. *quick* and *inventory*: it is there with the stated length and, where the
+store locks objects, is locked and held as it should be and has the checksum the entry states. *complete*: its
 bytes have the stated SHA-256. *deep*: a segment's records give the stated roots, its typed columns are what the
 records give, and its details state what is in it.
 
@@ -12,21 +13,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from strongroom.archive import details, layout, segment
+from strongroom.archive import details, layout, safeguards, segment
 from strongroom.archive.entry import Entry, ObjectRef, SegmentRef
 from strongroom.archive.errors import FormatError, ObjectMissing, StoreUnavailable
 from strongroom.archive.findings import Finding, Level
+from strongroom.archive.safeguards import Expected
 from strongroom.archive.segment import SegmentFacts
 from strongroom.archive.signer import object_digest
-from strongroom.archive.stores.store import ObjectStore
+from strongroom.archive.stores.copies import local_file
+from strongroom.archive.stores.store import LockingStore, ObjectStore, Protection
 
 # (source, rows with at least `raw` and `context`) -> event_time and typed columns, None for a source it does not know.
 Rederive = Callable[[str, pa.Table], pa.Table | None]
@@ -34,36 +37,53 @@ Rederive = Callable[[str, pa.Table], pa.Table | None]
 
 @dataclass(slots=True)
 class Outcome:
-    """What looking at one object gave. `unread`: why the store could not give it."""
+    """What looking at one object gave. `unread`: why the store could not give it. `over`: it is gone, as it may be.
+
+    `protection`: how the store says it is protected, None where the store locks nothing.
+    """
 
     findings: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     bytes_read: int = 0
     unread: str = ""
+    over: bool = False
+    protection: Protection | None = None
 
 
 class Examiner:
     """Looks at objects. Can be sent to another process when `store` and `rederive` can."""
 
-    def __init__(self, store: ObjectStore, rederive: Rederive | None) -> None:
+    def __init__(self, store: ObjectStore, rederive: Rederive | None, now: datetime) -> None:
+        """`now`: the moment by which retention has ended or not."""
         self._store = store
+        self._locking = store if isinstance(store, LockingStore) else None
+        self._now = now
         self._rederive = rederive
         self._details: tuple[str, details.Details | None] = ("", None)
 
-    def examine(self, entry: Entry, reference: SegmentRef | ObjectRef, level: Level) -> Outcome:
+    def examine(self, entry: Entry, reference: SegmentRef | ObjectRef, level: Level, expected: Expected) -> Outcome:
         """Hold `reference`, which `entry` names, against the store."""
         outcome = Outcome()
         try:
-            self._examine(entry, reference, level, outcome)
-        except ObjectMissing:  # gone between two looks
-            _find(outcome, entry, reference, "MISSING", f"{reference.bytes} bytes", "no object")
+            self._examine(entry, reference, level, expected, outcome)
+        except ObjectMissing:
+            if isinstance(reference, SegmentRef) and expected.over(self._now):
+                outcome.over = True
+            else:
+                _find(outcome, entry, reference, "MISSING", *_absent(reference, expected))
         except StoreUnavailable as error:
             outcome.unread = f"{reference.key}: {error.message}"
         return outcome
 
-    def _examine(self, entry: Entry, reference: SegmentRef | ObjectRef, level: Level, outcome: Outcome) -> None:
-        size = self._store.head(reference.key).bytes
-        if size != reference.bytes:
+    def _examine(
+        self, entry: Entry, reference: SegmentRef | ObjectRef, level: Level, expected: Expected, outcome: Outcome
+    ) -> None:
+        size, checksum = self._look(entry, reference, expected, outcome)
+        if size == reference.bytes and checksum not in ("", reference.sha256):
+            said, found = _digests(reference, checksum)
+            found += " (as the store keeps it)"
+            _find(outcome, entry, reference, "CHANGED", said, found, **self._damage(reference))
+        elif size != reference.bytes:
             damage = self._damage(reference)
             _find(outcome, entry, reference, "CHANGED", f"{reference.bytes} bytes", f"{size} bytes", **damage)
         elif level in ("quick", "inventory"):
@@ -79,8 +99,18 @@ class Examiner:
             elif level != "complete" and entry.kind == "segment":
                 self._check_details(entry, outcome)
         else:
-            with _LocalFile(self._store, reference.key) as path:
+            with local_file(self._store, reference.key, reference.version) as path:
                 self._check_segment(path, entry, reference, outcome)
+
+    def _look(
+        self, entry: Entry, reference: SegmentRef | ObjectRef, expected: Expected, outcome: Outcome
+    ) -> tuple[int, str]:
+        """The object's length and, where the store keeps one, its SHA-256; and what is wrong with its protection."""
+        if self._locking is None:
+            return self._store.head(reference.key, reference.version).bytes, ""
+        found = outcome.protection = self._locking.protection(reference.key, reference.version)
+        outcome.findings += safeguards.judge(reference.key, expected, found, self._now, index=entry.index)
+        return found.bytes, found.sha256
 
     def _check_segment(self, path: Path, entry: Entry, reference: SegmentRef, outcome: Outcome) -> None:
         """Every record, every derived column, and what the details say about them."""
@@ -149,7 +179,7 @@ class Examiner:
         assert entry.details is not None
         key, where = entry.details.key, {"index": entry.index}
         try:
-            stated = details.decode(self._store.get(key))
+            stated = details.decode(self._store.get(key, entry.details.version))
         except FormatError as error:
             outcome.findings.append(Finding("DETAILS_MISMATCH", key, "canonical details", error.message, where))
             return
@@ -164,7 +194,7 @@ class Examiner:
         if self._details[0] != entry.details.sha256:
             stated = None
             try:
-                data = self._store.get(entry.details.key)
+                data = self._store.get(entry.details.key, entry.details.version)
                 stated = details.decode(data) if sha256(data).hexdigest() == entry.details.sha256 else None
             except (FormatError, ObjectMissing):
                 pass
@@ -175,7 +205,7 @@ class Examiner:
         """Where in a changed segment the records differ, as exactly as the entry's row-group roots allow."""
         if not isinstance(reference, SegmentRef):
             return {}
-        with _LocalFile(self._store, reference.key) as path:
+        with local_file(self._store, reference.key, reference.version) as path:
             try:
                 return _narrow(reference, segment.read_back(path))
             except FormatError:
@@ -198,31 +228,22 @@ _NO_TIME = pa.scalar(0, pa.timestamp("us", tz="UTC"))
 _NO_TIME_HOUR = "1970-01-01T00"
 
 
-class _LocalFile:
-    """The object as a local file for as long as the context lasts, fetched when the store is remote."""
-
-    def __init__(self, store: ObjectStore, key: str) -> None:
-        self._store, self._key = store, key
-        self._folder: TemporaryDirectory[str] | None = None
-
-    def __enter__(self) -> Path:
-        path = self._store.local_path(self._key)
-        if path is None:
-            content = self._store.get(self._key)
-            self._folder = TemporaryDirectory(prefix="strongroom-")
-            path = Path(self._folder.name) / "object"
-            path.write_bytes(content)
-        return path
-
-    def __exit__(self, *_: object) -> None:
-        if self._folder is not None:
-            self._folder.cleanup()
-
-
 def _kind_of(reference: SegmentRef | ObjectRef) -> str:
     if isinstance(reference, SegmentRef):
         return "SEGMENT"
-    return "REPORT" if reference.key.startswith(layout.REPORTS) else "DETAILS"
+    others = {layout.REPORTS: "REPORT", layout.ORDERS: "ORDER"}
+    return next((kind for prefix, kind in others.items() if reference.key.startswith(prefix)), "DETAILS")
+
+
+def _absent(reference: SegmentRef | ObjectRef, expected: Expected) -> tuple[str, str]:
+    """What is said of an object that is gone: expected, actual."""
+    version = f", version {reference.version}" if reference.version else ""
+    said = f"{reference.bytes} bytes{version}"
+    if isinstance(reference, SegmentRef) and expected.promise is not None:
+        said += f", kept until {expected.promise.until:%Y-%m-%d}"
+    if expected.cases:
+        said += f", held for {len(expected.cases)} open case(s)"
+    return said, "no object"
 
 
 def _find(

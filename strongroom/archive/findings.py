@@ -106,6 +106,58 @@ CATALOGUE: Mapping[str, Kind] = {
     "REPORT_CHANGED": Kind(
         "critical", "a verification report's bytes are not those its entry commits to: do not rely on it", _COPY
     ),
+    "ENTRY_FORK": Kind(
+        "critical",
+        "an entry's name has more than one version: somebody wrote another history on top of a sealed one",
+        _STOP,
+    ),
+    "VERSION_EXTRA": Kind(
+        "critical",
+        "an object's name has more than one version: somebody wrote over it; the first version was verified",
+        "Keep every version as evidence. Find out from the bucket's access log who put it, and take that right away.",
+    ),
+    "DELETE_MARKER": Kind(
+        "critical",
+        "a delete marker hides an object: somebody deleted it; its versions below the marker were verified",
+        "Note the marker's date and id as evidence, find out who deleted, then remove the marker: the name is back.",
+    ),
+    "LOCK_MISSING": Kind(
+        "error",
+        "an object is not locked although its entry promises it: whoever may delete versions can remove it",
+        "Lock it again (`strongroom retention extend`) and run `strongroom doctor bucket`.",
+    ),
+    "LOCK_WEAK": Kind(
+        "error",
+        "an object is locked in a weaker mode than its entry promises: privileged users can remove it",
+        "Find out who changed the mode, or which writer ran with other rules; lock it in COMPLIANCE mode.",
+    ),
+    "LOCK_SHORT": Kind(
+        "error",
+        "an object is locked for less time than its entry promises",
+        "Lengthen it again (`strongroom retention extend`); a store that lets locks be shortened is no store for an "
+        "archive: `strongroom doctor bucket`.",
+    ),
+    "HOLD_MISSING": Kind(
+        "error",
+        "an object that an open case holds is not under legal hold",
+        "Find out who removed the hold. `strongroom hold place` for the case, with the same question, sets it again.",
+    ),
+    "VERSIONING_SUSPENDED": Kind(
+        "critical",
+        "the bucket keeps no new versions: what is put or deleted now replaces objects that are not locked",
+        "Turn versioning on again, find out who suspended it, and run `strongroom doctor bucket`.",
+    ),
+    "PRUNE_EARLY": Kind(
+        "critical",
+        "an entry says that a segment was pruned before its retention, or a legal hold on it, had ended",
+        _STOP,
+    ),
+    "ORDER_MISSING": Kind(
+        "critical", "an order (legal hold, retention, prune) an entry names is gone: what it obliges is unknown", _COPY
+    ),
+    "ORDER_CHANGED": Kind(
+        "critical", "an order's bytes are not those its entry commits to: what it obliges is unknown", _COPY
+    ),
     "TILE_CHANGED": Kind(
         "error",
         "a published tile is not what the entries give: foreign auditors would be misled",
@@ -119,7 +171,10 @@ CATALOGUE: Mapping[str, Kind] = {
 }
 
 _NOT_TAMPERING = frozenset(
-    {"ENTRY_UNSIGNED", "WITNESS_MISSING", "CHECKPOINT_STALE", "ORPHAN", "KEY_CHANGE_UNCONFIRMED", "RECEIPT_OVERDUE"}
+    {
+        *("ENTRY_UNSIGNED", "WITNESS_MISSING", "CHECKPOINT_STALE", "ORPHAN", "KEY_CHANGE_UNCONFIRMED"),
+        *("RECEIPT_OVERDUE", "LOCK_MISSING", "LOCK_WEAK", "LOCK_SHORT", "HOLD_MISSING"),
+    }
 )
 
 

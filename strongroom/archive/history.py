@@ -27,6 +27,7 @@ from strongroom.archive.keyring import Keyring
 from strongroom.archive.log import checkpoint_sizes, read_identity
 from strongroom.archive.merkle import Tree, leaf_hash
 from strongroom.archive.note import Checkpoint, Note, VerifierKey
+from strongroom.archive.order_book import is_order
 from strongroom.archive.policy import cosigners
 from strongroom.archive.stores.store import ObjectStore
 from strongroom.archive.trust import Trust
@@ -51,6 +52,7 @@ class History:
         self.first_bad: tuple[Checkpoint, bytes] | None = None  # the first that does not, and the tree's root there
         self.chain: Chain
         self.ring: Keyring
+        self.orders: list[Entry] = []  # entries that name orders
         self._key_entries: list[tuple[int, Mapping[str, Any]]] = []
         self._key_changes_lost: list[int] = []  # indices where a key change may have stood that can't be read now
         self._unbelieved: list[int] = []  # sizes whose keys were all revoked
@@ -91,6 +93,14 @@ class History:
                     yield entries.decode(self.store.get(layout.entry_key(index)))
                 except (ObjectMissing, FormatError):  # changed between the two readings: the next run will say
                     continue
+
+    def read_beyond(self, index: int) -> Entry | None:
+        """The entry at `index`, which was appended since the log was read; None when it is not there or no entry."""
+        data = _fetch(self.store, layout.entry_key(index))
+        try:
+            return entries.decode(data) if data is not None else None
+        except FormatError:
+            return None
 
     def judge(self, report: Report) -> None:
         """Turn violations into findings: each change once, where it was made."""
@@ -156,6 +166,8 @@ class History:
             self._key_changes_lost.append(index)
         elif entry.kind == "key":
             self._key_entries.append((index, entry.data))
+        elif is_order(entry):
+            self.orders.append(entry)
         if not self.missing:
             self.tree.append(leaf_hash(data))
 

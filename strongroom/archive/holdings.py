@@ -3,6 +3,9 @@
 Each named object is looked at as far as the level asks (archive/examination.py), in order, by workers. After each the
 position may be kept (archive/progress.py). Whatever no entry names, no layout rule explains and no writer is about to
 commit is an orphan.
+
+Retention and legal holds come in here: what orders have added (archive/order_book.py) decides which absence is a
+finding, and in a store that locks, how every object should be protected (archive/safeguards.py).
 """
 
 from __future__ import annotations
@@ -10,18 +13,22 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 
-from strongroom.archive import layout, tiles
+from strongroom.archive import layout, safeguards, tiles
 from strongroom.archive.entry import Entry, ObjectRef, SegmentRef
 from strongroom.archive.errors import FormatError
 from strongroom.archive.examination import Examiner, Rederive, summarise_times
 from strongroom.archive.findings import Asked, Finding, Level, Report
 from strongroom.archive.history import History
+from strongroom.archive.log_locks import LogLocks, entry_of
+from strongroom.archive.order_book import OrderBook
 from strongroom.archive.progress import Journal, Position
-from strongroom.archive.stores.store import ObjectStore
+from strongroom.archive.safeguards import Expected
+from strongroom.archive.stores.store import LockingStore, ObjectStore, ObjectVersion
 from strongroom.archive.workers import Task, Workers
 
 __all__ = ["Holdings", "Progress", "Rederive", "summarise_times"]
@@ -29,6 +36,8 @@ __all__ = ["Holdings", "Progress", "Rederive", "summarise_times"]
 # (what is being done, done so far, total)
 Progress = Callable[[str, int, int], None]
 
+# Requests that only ask about an object wait for the network, not for a processor.
+_LOOKS_AT_ONCE = 16
 # Less than this is parsed sooner in threads than other processes start.
 _WORTH_PROCESSES = 32 << 20
 
@@ -42,13 +51,17 @@ class Holdings:
         history: History,
         report: Report,
         *,
+        book: OrderBook,
+        irregular: Mapping[str, Sequence[ObjectVersion]],
         start: int = 0,
         position: Position | None = None,
         journal: Journal | None = None,
         deadline: float = math.inf,
         progress: Progress | None = None,
     ) -> None:
-        """`start`: the first entry whose objects are looked at; `position`: go on from there instead.
+        """`book`: the log's orders. `irregular`: names with several versions or markers, and these, newest first.
+
+        `start`: the first entry whose objects are looked at; `position`: go on from there instead.
 
         `deadline`, on the monotonic clock: stop at the next object after it, with the position kept in `journal`.
         """
@@ -63,6 +76,11 @@ class Holdings:
         self.explained: set[str] = set()
         self.announced: set[str] = set()  # reports that a `report` entry has announced
         self.digests: dict[str, str] = {}  # SHA-256 -> key, to recognise swapped segments
+        self.book, self.irregular = book, irregular
+        self.over: set[str] = set()  # segments that nothing keeps any more
+        self.expected: dict[int, Expected] = {}  # index -> how the entry itself should be protected
+        self.gone = self.without_checksum = 0
+        self.encryption: Counter[str] = Counter()
         self.found: list[Finding] = []
         self.notes: list[str] = []
         self.incomplete: list[str] = []
@@ -73,12 +91,13 @@ class Holdings:
     def check(self, rederive: Rederive | None, threads: int, processes: int) -> None:
         """Look at everything. `processes` are used instead of `threads` where records are parsed, if > 0."""
         worth = sum(size for key, size in self.listed.items() if key.startswith(layout.SEGMENTS)) > _WORTH_PROCESSES
-        workers = Workers(Examiner(self.store, rederive), threads, processes if worth else 0)
+        workers = Workers(Examiner(self.store, rederive, self.asked.now), threads, processes if worth else 0)
         segments = records = 0
         stopped = False
         with workers.at_work():
             for entry in self.history.entries():
                 self._explain(entry)
+                self._expect(entry)
                 segments += len(entry.segments)
                 records += sum(reference.records for reference in entry.segments)
                 for task in self._tasks(entry):
@@ -92,6 +111,7 @@ class Holdings:
                 workers.drop()
         if not stopped:
             self.next = max(self.next, self.history.tree.size)
+            self._check_log_locks(max(threads, _LOOKS_AT_ONCE))
         self._conclude(stopped)
         self.report.counts |= {"segments": segments, "records": records, "objects_checked": self.objects}
 
@@ -100,6 +120,10 @@ class Holdings:
         task, outcome = workers.take()
         self.objects += 1
         self.report.cost.bytes_read += outcome.bytes_read
+        self.gone += outcome.over
+        if outcome.protection is not None:
+            self.encryption[outcome.protection.encryption or "none"] += 1
+            self.without_checksum += not outcome.protection.sha256
         self.found += outcome.findings
         self.notes += [note for note in outcome.notes if note not in self.notes]
         self.incomplete += [f"not read: {outcome.unread}"] if outcome.unread else []
@@ -112,8 +136,10 @@ class Holdings:
         return stop
 
     def _conclude(self, stopped: bool) -> None:
+        self._check_releases()
         self.report.findings += [self._recognise(finding) for finding in self.found]
-        self.report.notes += self.notes
+        self._check_versions()
+        self.report.notes += self.notes + self._remarks()
         self.report.incomplete += self.incomplete
         self.report.cost.seconds += self.earlier
         if self.level == "sampled":
@@ -136,7 +162,8 @@ class Holdings:
     def _tasks(self, entry: Entry) -> Iterator[Task]:
         if entry.index >= self.next:
             for reference in entry.objects:
-                yield Task(entry, reference, self._level_of(reference))
+                expected = safeguards.of_object(entry, reference.key, self.book.obligations)
+                yield Task(entry, reference, self._level_of(reference), expected)
 
     def _level_of(self, reference: SegmentRef | ObjectRef) -> Level:
         """The run's level; in *sampled* a draw by the seed, which whoever wrote the object could not know."""
@@ -144,6 +171,74 @@ class Holdings:
             return self.level
         drawn = int.from_bytes(sha256(self.asked.seed + reference.key.encode()).digest()[:8], "big") / 2**64
         return "deep" if drawn < self.asked.fraction else "inventory"
+
+    def _expect(self, entry: Entry) -> None:
+        """What the entry's promises, and the orders about them, ask for; and prunes that came too early."""
+        obligations = self.book.obligations
+        self.expected[entry.index] = safeguards.of_object(entry, layout.entry_key(entry.index), obligations)
+        for reference in entry.segments:
+            expected = safeguards.of_object(entry, reference.key, obligations)
+            if expected.over(self.asked.now):
+                self.over.add(reference.key)
+            index, pruned = obligations.pruned.get(reference.key, (-1, self.asked.now))
+            early = expected.promise is None or pruned < expected.promise.until
+            if index >= 0 and (early or reference.key in obligations.held_at_prune):
+                until = f"{expected.promise.until:%Y-%m-%d %H:%M:%S}Z" if expected.promise else "without an end"
+                said = f"kept until {until}" if early else "held for an open case"
+                actual = f"pruned by entry {index}, {pruned:%Y-%m-%d %H:%M:%S}Z"
+                self.report.findings.append(Finding("PRUNE_EARLY", reference.key, said, actual, {"index": entry.index}))
+
+    def _check_log_locks(self, threads: int) -> None:
+        """The protection of entries, checkpoints and their like, of those entries whose objects were looked at."""
+        if isinstance(self.store, LockingStore):
+            wanted = {index: expected for index, expected in self.expected.items() if index >= self.start}
+            locks = LogLocks(self.store, wanted, self.asked.now, threads)
+            self.found += locks.check(self.listed)
+            self.incomplete += locks.unread
+            if not self.store.keeps_versions():
+                where = {"store": self.store.description}
+                self.report.findings.append(
+                    Finding("VERSIONING_SUSPENDED", "", "versioning enabled", "versioning suspended or off", where)
+                )
+
+    def _check_releases(self) -> None:
+        """A case that was released while we looked holds nothing: read on, and take back what that explains."""
+        if not any(finding.code == "HOLD_MISSING" for finding in self.found):
+            return
+        size = self.history.tree.size
+        while (later := self.history.read_beyond(size)) is not None:
+            self.book.follow(later)
+            size += 1
+        held = self.book.obligations.held
+        entries = {entry.index: entry for entry in self.history.entries() if held & {s.key for s in entry.segments}}
+        self.found = [
+            finding
+            for finding in self.found
+            if finding.code != "HOLD_MISSING" or (finding.object in held or finding.where["index"] in entries)
+        ]
+
+    def _check_versions(self) -> None:
+        """More versions than one, and delete markers: what somebody put on top of what is sealed."""
+        for key, versions in self.irregular.items():
+            index = entry_of(key)
+            where = {} if index is None else {"index": index}
+            self.report.findings += safeguards.judge_versions(key, versions, self.over.__contains__, where)
+
+    def _remarks(self) -> list[str]:
+        """What is no finding and still has to be said."""
+        said = list(self.book.problems)
+        if self.gone:
+            named = sum(1 for key in self.over if key in self.book.obligations.pruned)
+            said.append(f"{self.gone} segments are gone and their retention has ended; {named} are named by a prune")
+        if self.encryption:
+            counts = ", ".join(f"{name}: {count}" for name, count in self.encryption.most_common())
+            said.append(f"server-side encryption of the objects looked at: {counts}")
+        if self.without_checksum and self.level in ("quick", "inventory"):
+            said.append(
+                f"{self.without_checksum} objects have no SHA-256 over the whole in the store (put in parts, or listed "
+                "from a report): their content was not compared"
+            )
+        return said
 
     def _explain(self, entry: Entry) -> None:
         self.explained.update(reference.key for reference in entry.objects)
@@ -188,12 +283,23 @@ class Holdings:
         if self.history.bad or self.history.missing:
             self.report.notes.append("objects that only damaged entries may name were not judged")
             return
+        waiting = 0
         for key in self.listed:
+            if (name := layout.parse_spool(key)) is not None:
+                waiting += not name.cut and self._waits(name)
+                continue
             if key.startswith(layout.TILES) and self._is_tile(key):
                 continue
             if key in self.explained or _belongs(key) or self._under_way(key):
                 continue
             self.report.findings.append(Finding("ORPHAN", key, "named by an entry", "named by none", {}))
+        if waiting:
+            self.report.notes.append(f"{waiting} spool objects hold batches that wait to be sealed")
+
+    def _waits(self, name: layout.SpoolName) -> bool:
+        """Whether a spool object of a writer's newest epoch has batches that the log does not seal."""
+        known = self.history.chain.next_of(name.writer)
+        return known is None or (name.epoch, name.last) >= known
 
     def _is_tile(self, key: str) -> bool:
         """Whether the object is a tile of this log; its content is compared with what the entries give."""

@@ -1,4 +1,8 @@
-"""A store that counts what is read through it: verification says what it cost."""
+"""A store that counts what is read through it: verification says what it cost.
+
+What a store can do shows in its methods (a `LockingStore` has more of them), so there is one class for each kind, and
+`metered` picks.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-from strongroom.archive.stores.store import ObjectInfo, ObjectStore
+from strongroom.archive.stores.store import LockingStore, ObjectInfo, ObjectStore, ObjectVersion, Protection
 
 
 class MeteredStore:
@@ -40,3 +44,31 @@ class MeteredStore:
 
     def local_path(self, key: str) -> Path | None:
         return self._store.local_path(key)
+
+
+class MeteredLockingStore(MeteredStore):
+    """The same over a store that locks; what it says about versions costs no bytes."""
+
+    def __init__(self, store: LockingStore) -> None:
+        super().__init__(store)
+        self._locking = store
+
+    def keeps_versions(self) -> bool:
+        return self._locking.keeps_versions()
+
+    def versions(self, prefix: str) -> Iterator[ObjectVersion]:
+        return self._locking.versions(prefix)
+
+    def protection(self, key: str, version: str = "") -> Protection:
+        return self._locking.protection(key, version)
+
+    def extend(self, key: str, version: str, until: datetime) -> None:
+        self._locking.extend(key, version, until)
+
+    def hold(self, key: str, version: str, on: bool) -> None:
+        self._locking.hold(key, version, on)
+
+
+def metered(store: ObjectStore) -> MeteredStore:
+    """`store`, counted, with all it can do."""
+    return MeteredLockingStore(store) if isinstance(store, LockingStore) else MeteredStore(store)

@@ -11,7 +11,7 @@ rests on the store's word: `complete` reads the bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -84,16 +84,14 @@ def keep_until(store: ObjectStore, key: str, version: str, until: datetime | Non
             store.extend(key, version, until)
 
 
-def irregular(versions: Iterable[ObjectVersion]) -> Iterator[tuple[str, Sequence[ObjectVersion]]]:
-    """Names with anything but exactly one version, and their versions, newest first; `versions` come by name."""
+def by_name(versions: Iterable[ObjectVersion]) -> Iterator[tuple[str, Sequence[ObjectVersion]]]:
+    """Each name with its versions and markers, in the order in which they come: by name, newest first."""
     for key, group in groupby(versions, key=lambda version: version.key):
-        found = list(group)
-        if len(found) > 1 or found[0].marker:
-            yield key, found
+        yield key, list(group)
 
 
 def judge_versions(
-    key: str, versions: Sequence[ObjectVersion], over: Callable[[str], bool], where: dict[str, object]
+    key: str, versions: Sequence[ObjectVersion], over: Callable[[str], bool], where: Mapping[str, object]
 ) -> Iterator[Finding]:
     """What is wrong with the versions of one name, newest first. `over`: nothing keeps the object of this name."""
     if key.startswith(SPOOL) or over(key):

@@ -9,6 +9,9 @@ It reads everything from the store itself and believes nothing it was not shown,
 4. **Objects** the entries name must exist and have the stated length (all levels) and SHA-256 (complete); in *deep*,
    every record is hashed again, every typed column derived again, and the details' counts compared.
 5. **Nothing else** may lie in the archive, but what a writer has put and not committed yet.
+6. **Protection**, in a store that locks objects: every object is locked and held as entries and orders say, has one
+   version and no delete marker, and the checksum the store keeps is the entry's. Of a name with several versions the
+   first is the archive's and is what all the above looks at.
 
 Levels: *quick* reads the whole log but only the objects of entries beyond the verifier's memory; *inventory* looks at
 every object without reading it; *complete* reads every object's bytes; *deep* every record; *sampled* does what *deep*
@@ -22,18 +25,21 @@ from __future__ import annotations
 import math
 import secrets
 import time
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from strongroom.archive import entry as entries
-from strongroom.archive import layout
+from strongroom.archive import layout, safeguards
 from strongroom.archive.examination import Rederive
 from strongroom.archive.findings import Asked, Finding, Level, Report
 from strongroom.archive.history import History
 from strongroom.archive.holdings import Holdings, Progress
-from strongroom.archive.metered import MeteredStore
+from strongroom.archive.metered import metered
 from strongroom.archive.note import Checkpoint
+from strongroom.archive.order_book import OrderBook, Unseal, plain
+from strongroom.archive.originals import Originals
 from strongroom.archive.progress import Journal, Position
-from strongroom.archive.stores.store import ObjectStore
+from strongroom.archive.stores.store import LockingStore, ObjectStore, ObjectVersion
 from strongroom.archive.trust import Trust
 
 __all__ = ["Finding", "Level", "Progress", "Rederive", "Report", "verify"]
@@ -56,6 +62,7 @@ def verify(
     resume: bool = False,
     seconds: float = math.inf,
     run: str = "",
+    unseal: Unseal = plain,
 ) -> Report:
     """Verify the archive in `store`. Raises ObjectMissing when there is none, StoreUnavailable when it can't be read.
 
@@ -65,7 +72,8 @@ def verify(
 
     `since` leaves out objects of entries under a checkpoint that an earlier run of this level or a deeper one covered.
     `journal` keeps the position for `resume`, which goes on there; after `seconds` the run stops at a position.
-    `run` names it in the report; "" for a new name, or that of the run gone on with.
+    `run` names it in the report; "" for a new name, or that of the run gone on with. `unseal` reads orders of an
+    encrypted archive.
     """
     begun = time.monotonic()
     kept = journal.load() if journal is not None and resume else None
@@ -80,15 +88,23 @@ def verify(
         live=live,
     )
     report = Report(level, trust.origin, entries.timestamp(asked.now), run=run_id(level, asked.now))
-    metered = MeteredStore(store)
-    listed = _list(store)
-    history = History.read(metered, trust, listed, asked, report)
+    listed, irregular = _list(store)
+    if isinstance(store, LockingStore):
+        store = Originals(store, _first(irregular))
+    metering = metered(store)
+    history = History.read(metering, trust, listed, asked, report)
     history.judge(report)
+    book = OrderBook(metering, unseal)
+    for entry in history.orders:
+        if entry.index not in history.bad:
+            book.follow(entry)
     position = kept if kept is not None and _holds(kept, level, history) else None
     holdings = Holdings(
         store,
         history,
         report,
+        book=book,
+        irregular=irregular,
         start=_start(level, trust.memory if level == "quick" else since, history, report),
         position=position,
         journal=journal,
@@ -99,7 +115,7 @@ def verify(
     holdings.check(rederive, threads, processes)
     report.finished = entries.timestamp(datetime.now(UTC))
     report.cost.seconds += time.monotonic() - begun
-    report.cost.bytes_read += metered.bytes_read
+    report.cost.bytes_read += metering.bytes_read
     report.cost.held = sum(listed.values())
     return report
 
@@ -129,13 +145,28 @@ def _holds(kept: Position, level: Level, history: History) -> bool:
     )
 
 
-def _list(store: ObjectStore) -> dict[str, int]:
-    """Names and lengths of all objects.
+def _list(store: ObjectStore) -> tuple[dict[str, int], dict[str, Sequence[ObjectVersion]]]:
+    """Names and lengths of all objects; and every version of those names that have not exactly one.
 
     A live archive grows meanwhile. Entries are listed after everything they may explain, and checkpoints after the
     entries they cover, so that what is listed is explained by what is listed later.
     """
-    listed = {info.key: info.bytes for info in store.list("") if not info.key.startswith(layout.ENTRIES)}
-    for prefix in (layout.ENTRIES, layout.CHECKPOINTS):
-        listed |= {info.key: info.bytes for info in store.list(prefix)}
-    return listed
+    listed: dict[str, int] = {}
+    irregular: dict[str, Sequence[ObjectVersion]] = {}
+    for prefix in ("", layout.ENTRIES, layout.CHECKPOINTS):
+        if not isinstance(store, LockingStore):
+            found = {info.key: info.bytes for info in store.list(prefix)}
+        else:
+            found = {}
+            for key, versions in safeguards.by_name(store.versions(prefix)):
+                kept = [version for version in versions if not version.marker]
+                found |= {key: kept[-1].bytes} if kept else {}
+                irregular |= {key: versions} if len(versions) > 1 or not kept else {}
+        listed |= {key: size for key, size in found.items() if prefix or not key.startswith(layout.ENTRIES)}
+    return listed, irregular
+
+
+def _first(irregular: Mapping[str, Sequence[ObjectVersion]]) -> dict[str, str]:
+    """The first version of each name that has any."""
+    kept = {key: [item.version for item in versions if not item.marker] for key, versions in irregular.items()}
+    return {key: versions[-1] for key, versions in kept.items() if versions}

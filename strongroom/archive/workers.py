@@ -20,13 +20,14 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
 from strongroom.archive.entry import Entry, ObjectRef, SegmentRef
 from strongroom.archive.examination import Examiner, Outcome
 from strongroom.archive.findings import Level
+from strongroom.archive.safeguards import Expected
 
 _AHEAD = 4  # objects handed out per worker
 _WATCH_SECONDS = 0.5
@@ -39,6 +40,7 @@ class Task:
     entry: Entry
     reference: SegmentRef | ObjectRef
     level: Level
+    expected: Expected = field(default_factory=Expected)
 
 
 class Workers:
@@ -73,7 +75,7 @@ class Workers:
 
     def give(self, task: Task) -> None:
         """Hand out one object."""
-        arguments = (task.entry, task.reference, task.level)
+        arguments = (task.entry, task.reference, task.level, task.expected)
         if not self._processes or task.level != "deep":
             future = self._threads.submit(self._examiner.examine, *arguments)
         else:
@@ -91,7 +93,7 @@ class Workers:
             return task, future.result()
         except BrokenProcessPool:
             # This object, or one handed out with it, killed a worker. Its hash can be had without parsing it.
-            outcome = self._examiner.examine(task.entry, task.reference, "complete")
+            outcome = self._examiner.examine(task.entry, task.reference, "complete", task.expected)
             if not outcome.findings and not outcome.unread:
                 outcome.unread = (
                     f"{task.reference.key}: a process died while records were looked at; bytes are as sealed"
@@ -133,5 +135,5 @@ def _watch(parent: int) -> None:
     os._exit(1)
 
 
-def _examine(entry: Entry, reference: SegmentRef | ObjectRef, level: Level) -> Outcome:
-    return _own.examine(entry, reference, level)
+def _examine(entry: Entry, reference: SegmentRef | ObjectRef, level: Level, expected: Expected) -> Outcome:
+    return _own.examine(entry, reference, level, expected)

@@ -104,10 +104,10 @@ def test_out_of_time_is_incomplete_and_the_next_run_goes_on(archive: Archive, jo
 
 def test_a_store_that_fails_makes_the_check_incomplete_and_not_a_finding(archive: Archive) -> None:
     class Failing(DirectoryStore):
-        def head(self, key: str) -> ObjectInfo:
+        def head(self, key: str, version: str = "") -> ObjectInfo:
             if key == failing:
                 raise StoreUnavailable("a slow down")
-            return super().head(key)
+            return super().head(key, version)
 
     failing = archive.log.entry(3).segments[0].key
     report = verify(Failing(archive.root), archive.trust, "complete")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from hashlib import file_digest, sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,9 +24,7 @@ def local_file(store: ObjectStore, key: str, version: str = "") -> Iterator[Path
         store.head(key)
         yield path
         return
-    with TemporaryDirectory(prefix="strongroom-") as folder:
-        path = Path(folder) / "object"
-        store.fetch(key, path, version)
+    with _fetched(store, key, version) as path:
         yield path
 
 
@@ -35,7 +33,16 @@ def stored_digest(store: ObjectStore, key: str, version: str = "", *, size: int)
 
     Raises ObjectMissing, StoreUnavailable.
     """
-    if store.local_path(key) is None and size <= _IN_MEMORY_BYTES:
+    own = store.local_path(key)
+    if own is None and size <= _IN_MEMORY_BYTES:
         return sha256(store.get(key, version)).hexdigest()
-    with local_file(store, key, version) as path, path.open("rb") as file:
+    with nullcontext(own) if own is not None else _fetched(store, key, version) as path, path.open("rb") as file:
         return file_digest(file, sha256).hexdigest()
+
+
+@contextmanager
+def _fetched(store: ObjectStore, key: str, version: str) -> Iterator[Path]:
+    with TemporaryDirectory(prefix="strongroom-") as folder:
+        path = Path(folder) / "object"
+        store.fetch(key, path, version)
+        yield path
