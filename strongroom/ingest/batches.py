@@ -179,7 +179,8 @@ class Batches:
 
     def at(self, epoch: int, sequence: int) -> BatchState | None:
         """This writer's batch at that place, None when there is none."""
-        return self._one("writer = ? AND epoch = ? AND sequence = ?", self._writer, epoch, sequence)
+        place = self._all("writer = ? AND epoch = ? AND sequence = ?", self._writer, epoch, sequence)
+        return place[0] if place else None
 
     def counters(self) -> Counters:
         """Exact totals of this writer."""
