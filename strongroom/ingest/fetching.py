@@ -14,7 +14,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from strongroom.archive.errors import StoreUnavailable
+from strongroom.archive.errors import StoreUnavailable, StrongroomError
 from strongroom.ingest.batches import BatchState
 from strongroom.ingest.buckets import Download
 from strongroom.ingest.errors import BucketUnavailable, IngestError, IntakeStopped
@@ -75,9 +75,9 @@ class Fetcher:
         *,
         protocol: str,
         kind: str = "auto",
-        on_trouble: Callable[[IngestError | StoreUnavailable | None], None] = lambda _: None,
+        on_trouble: Callable[[object, StrongroomError | None], None] = lambda *_: None,
     ) -> None:
-        """`kind`: the source of all objects, or "auto". `on_trouble` is told what is waited for; None: it passed."""
+        """`kind`: the source of all objects, or "auto". `on_trouble` is told which step waits for what; None: it passed."""
         self._source, self._intake, self._executor = source, intake, executor
         self._protocol, self._kind, self._on_trouble = protocol, kind, on_trouble
         self.stopping = False
@@ -91,19 +91,20 @@ class Fetcher:
 
     async def persist(self, step: Callable[[], Awaitable[T]]) -> T:
         """Do `step` (an async function) again and again while what it needs is unavailable."""
-        pause = _FIRST_PAUSE
+        pause, waiting = _FIRST_PAUSE, object()
         while True:
             try:
                 result = await step()
             except (IngestError, StoreUnavailable) as error:
                 passing = isinstance(error, StoreUnavailable) or error.transient
                 if not passing or isinstance(error, IntakeStopped) or self.stopping:
+                    self._on_trouble(waiting, None)
                     raise
-                self._on_trouble(error)
+                self._on_trouble(waiting, error)
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
                 pause = min(2 * pause, _LONGEST_PAUSE)
             else:
-                self._on_trouble(None)
+                self._on_trouble(waiting, None)
                 return result
 
     async def run(self, function: Callable[..., T], *arguments: object) -> T:

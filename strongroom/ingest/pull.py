@@ -46,7 +46,6 @@ from strongroom.ingest.queues import VISIBILITY_SECONDS, Message, Queue
 
 HELD_MESSAGES = 2000
 """Messages in hand, most of which wait for their seal."""
-_POLL_SECONDS = 5
 _DELETE_SECONDS = 0.2
 _SEAL_WAIT_SECONDS = 60.0
 _LONGEST_REST_SECONDS = 900
@@ -84,11 +83,20 @@ class Puller:
     """Pulls from one queue into one intake. All methods belong to one event loop."""
 
     def __init__(
-        self, *, queue: Queue, source: Source, intake: Taker, report: Report, concurrency: int = 8, kind: str = "auto"
+        self,
+        *,
+        queue: Queue,
+        source: Source,
+        intake: Taker,
+        report: Report,
+        concurrency: int = 8,
+        poll_seconds: int = 5,
+        kind: str = "auto",
     ) -> None:
+        """`concurrency`: fetches at once; `poll_seconds`: longest wait for a message, and so for `stop`."""
         self.counts = PullCounts()
-        self.problem: StrongroomError | None = None
-        self._queue, self._intake, self._report = queue, intake, report
+        self._troubles: dict[object, StrongroomError] = {}
+        self._queue, self._intake, self._report, self._poll = queue, intake, report, poll_seconds
         # One thread polls, one deletes, one extends; the others fetch.
         self._executor = ThreadPoolExecutor(concurrency + 3, thread_name_prefix="pull")
         self._fetcher = Fetcher(source, intake, self._executor, protocol="sqs", kind=kind, on_trouble=self._trouble)
@@ -98,6 +106,11 @@ class Puller:
         self._sealed: asyncio.Queue[Message] = asyncio.Queue()
         self._room = asyncio.Event()
         self._stopping = False
+
+    @property
+    def problem(self) -> StrongroomError | None:
+        """What some of the work waits for, None while all is well."""
+        return next(iter(self._troubles.values()), None)
 
     @property
     def held(self) -> int:
@@ -120,41 +133,41 @@ class Puller:
                     break
                 for message in messages:
                     self._begin(message)
-            await asyncio.gather(*self._work, return_exceptions=True)
+            while self._work:
+                await asyncio.wait(set(self._work))
             await self._sealed.join()
+            await self._give_back()
         finally:
             for keeper in keepers:
                 keeper.cancel()
             await asyncio.gather(*keepers, return_exceptions=True)
+            self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def stop(self, seal: Callable[[], Awaitable[object]], seconds: float = 15.0) -> None:
-        """Receive nothing more, let fetches end and what is spooled be sealed, and give the rest back to the queue."""
+        """Make `run` end: it receives nothing more, fetches end, what is spooled is sealed, the rest is given back."""
         self._stopping = self._fetcher.stopping = True
         self._room.set()
         deadline = time.monotonic() + seconds
         while self._work and time.monotonic() < deadline:
             with suppress(IngestError, StoreUnavailable):
                 await seal()
-            await asyncio.wait(self._work, timeout=0.2)
-        for task in self._work:
+            if self._work:
+                await asyncio.wait(set(self._work), timeout=0.2)
+        for task in set(self._work):
             task.cancel()
-        await asyncio.gather(*self._work, return_exceptions=True)
-        with suppress(PullError, TimeoutError):
-            async with asyncio.timeout(5.0):
-                await self._sealed.join()
-                await self._fetcher.run(self._queue.extend, [held.message for held in self._held.values()], 0)
-        self._executor.shutdown(wait=False, cancel_futures=True)
 
     # -- one message
 
     async def _receive(self) -> list[Message]:
         if self._stopping:
             return []
-        return await self._fetcher.run(self._queue.receive, 10, _POLL_SECONDS)
+        return await self._fetcher.run(self._queue.receive, 10, self._poll)
 
     def _begin(self, message: Message) -> None:
-        self.counts.messages += 1
         self._held[message.handle] = _Held(message)
+        if self._stopping:
+            return
+        self.counts.messages += 1
         task = asyncio.create_task(self._do(message))
         self._work.add(task)
         task.add_done_callback(self._work.discard)
@@ -227,6 +240,10 @@ class Puller:
     async def _tell(self, what: str, target: str, facts: dict[str, Any]) -> None:
         await self._fetcher.persist(lambda: self._report(what, target, facts))
 
+    async def _give_back(self) -> None:
+        with suppress(PullError):  # then they come again later
+            await self._fetcher.run(self._queue.extend, [held.message for held in self._held.values()], 0)
+
     # -- what keeps messages ours, and deletes them
 
     async def _keep(self) -> None:
@@ -261,7 +278,10 @@ class Puller:
         self._held.pop(message.handle, None)
         self._room.set()
 
-    def _trouble(self, error: StrongroomError | None) -> None:
-        if error is not None and self.problem is None:
+    def _trouble(self, step: object, error: StrongroomError | None) -> None:
+        if error is None:
+            self._troubles.pop(step, None)
+            return
+        if not self._troubles:
             log.warning("pulling waits", code=error.code, reason=error.message)
-        self.problem = error
+        self._troubles[step] = error
