@@ -198,11 +198,14 @@ def _fit(records: list[bytes], header: bytes | None, found: Found) -> None:
                 found.damaged(line, "no header line, and not of the default format (version 2)")
         return
     spaces = pc.count_substring(pa.array(records, pa.binary()), " ")
-    if pc.all(pc.equal(spaces, wanted - 1), min_count=0).as_py():
+    if records and pc.all(pc.equal(spaces, wanted - 1)).as_py():
         found.extend(records, header)
         return
-    for line in records:
-        if line.count(b" ") == wanted - 1 or len(line.split()) == wanted:
+    fits = [line.count(b" ") == wanted - 1 or len(line.split()) == wanted for line in records]
+    if header is not None and not any(fits):
+        found.damaged(header, "a header line without a line that fits it")  # no record carries it as its context
+    for line, fitting in zip(records, fits, strict=True):
+        if fitting:
             found.record(line, header)
         else:
             found.damaged(line, "the number of fields does not fit the header line")
