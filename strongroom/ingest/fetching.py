@@ -77,7 +77,7 @@ class Fetcher:
         kind: str = "auto",
         on_trouble: Callable[[object, StrongroomError | None], None] = lambda *_: None,
     ) -> None:
-        """`kind`: the source of all objects, or "auto". `on_trouble` is told which step waits for what; None: it passed."""
+        """`kind`: the source of all objects, or "auto". `on_trouble` hears which step waits for what (None: over)."""
         self._source, self._intake, self._executor = source, intake, executor
         self._protocol, self._kind, self._on_trouble = protocol, kind, on_trouble
         self.stopping = False

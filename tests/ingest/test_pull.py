@@ -178,7 +178,13 @@ def test_what_can_not_be_taken_goes_to_the_dead_letters_after_so_many_tries(
     async def test() -> None:
         place.put("there.json", records(1))
         place.send(message)
-        made, acts = await drained(place, house, queue=_Hasty(place.access, place.url))
+        intake, acts = await house.open(), Acts()
+        made = puller(place, intake, acts, queue=_Hasty(place.access, place.url))
+        pulling = asyncio.create_task(made.run())
+        await until(lambda: made.counts.dead_letters == 1 and not made.held)
+        await made.stop(intake.seal)
+        await pulling
+        await intake.stop()
         assert (made.counts.messages, made.counts.retries, made.counts.dead_letters) == (3, 2, 1)
         ((what, target, facts),) = acts
         assert (what, target, facts["code"], facts["received"]) == ("pull.dead-letter", place.url, code, 3)
