@@ -121,6 +121,23 @@ class Settings(BaseSettings):
     max_expanded_bytes: Bytes = Field(256 * MIB, description="Largest content a compressed body may expand to.")
     max_inflight_bytes: Bytes = Field(256 * MIB, description="Bodies held at once by all requests; beyond it, 503.")
     spool_bytes: Bytes = Field(4 * GIB, description="Most the spool may hold unsealed; beyond it, 503.")
+    token_requests_per_second: float = Field(
+        2000.0, gt=0, description="Deliveries a second that one token may send; beyond it, 503."
+    )
+    token_bytes_per_second: float = Field(
+        512.0 * MIB, gt=0, description="Bytes a second, as sent, that one token may send; beyond it, 503."
+    )
+    token_uploads: int = Field(64, ge=1, description="Deliveries of one token under way at once; beyond it, 503.")
+    token_share: float = Field(
+        0.5, gt=0, le=1, description="Part of `max_inflight_bytes` and of `spool_bytes` that one token may take."
+    )
+    head_seconds: Seconds = Field(10.0, description="A connection whose request's head takes longer is closed.")
+    body_seconds: Seconds = Field(
+        60.0, description="A delivery's body may take so long, and a second more for each 64 KiB; beyond it, 503."
+    )
+    sns_topics: str = Field(
+        "", description="ARNs of the Amazon SNS topics whose messages are taken, separated by commas. Empty: none."
+    )
     seal_bytes: Bytes = Field(64 * MIB, description="Seal when this much is spooled.")
     seal_age_seconds: Seconds = Field(30.0, description="Seal when the oldest spooled batch is this old.")
     heartbeat_seconds: Seconds = Field(300.0, description="Write a heartbeat entry after this much silence.")
