@@ -6,11 +6,14 @@
         ├── StateUnusable           the state folder is damaged, or belongs to another archive
         ├── AccessError
         │   ├── Unauthenticated         no token, or none that is known and alive
+        │   │   └── TokenMissing            no token at all
         │   ├── Forbidden               a good token, but not for this
         │   ├── TokensUnavailable       the token store can't be read or written now
+        │   ├── LimitReached            transient: this token takes all it may; when to try again
         │   ├── UnknownToken            no token of that id
         │   └── BadToken                a token can't be made as asked
         ├── RequestError
+        │   ├── TooSlow                 transient: a delivery did not come, or was not durable, in time
         │   ├── NotAcceptable           no format among those the client accepts
         │   ├── NoSuchProof             a proof was asked for positions that don't fit the log
         │   ├── CosignatureRefused      no valid cosignature by a witness of the log's policy
@@ -74,6 +77,20 @@ class Forbidden(AccessError):
     code = "forbidden"
 
 
+class TokenMissing(Unauthenticated):
+    """No token at all."""
+
+
+class LimitReached(AccessError):
+    """One token takes all it may. `retry_after`: seconds until it may go on."""
+
+    code = "limit-reached"
+
+    def __init__(self, message: str, *, hint: str = "", retry_after: float = 5.0) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
+
+
 class TokensUnavailable(AccessError):
     """The token store can't be read or written now."""
 
@@ -96,6 +113,12 @@ class RequestError(ServiceError):
     """A request that can't be answered as it is."""
 
     code = "request"
+
+
+class TooSlow(RequestError):
+    """A delivery did not come, or could not be made durable, in the time it has."""
+
+    code = "too-slow"
 
 
 class NotAcceptable(RequestError):
