@@ -181,6 +181,8 @@ class Puller:
         except IntakeStopped:
             return  # `stop` gives it back
         except (PullError, DeliveryRefused) as error:
+            if error.transient:
+                return  # as above: only a stop ends the waiting for what may pass
             await self._fail(message, error)
         except Exception:  # the boundary of one message: the others go on, and it comes again
             log.exception("a message could not be worked on", message=message.id)
