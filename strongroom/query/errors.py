@@ -8,6 +8,9 @@
         ├── QueryOutOfMemory        needed more memory than the limit
         ├── QueryBusy               transient: every slot is taken
         ├── QueryFailed             transient: the worker died or broke its protocol; nobody else is affected
+        ├── ParameterInvalid        a value for a search or a ready question is missing, misspelt or of the wrong type
+        ├── InvestigationUnknown    no ready investigation of that name
+        ├── CursorInvalid           this cursor does not continue this search
         ├── SnapshotUnknown         as_of names a tree size this log does not have (yet)
         └── IntegrityFailure        a segment is not what its entry says; the query did not run
 
@@ -98,6 +101,24 @@ class SnapshotUnknown(QueryError):
     """No such tree size."""
 
     code = "snapshot-unknown"
+
+
+class ParameterInvalid(QueryError):
+    """A parameter that is not what the question declares."""
+
+    code = "parameter-invalid"
+
+
+class InvestigationUnknown(QueryError):
+    """No such ready investigation."""
+
+    code = "investigation-unknown"
+
+
+class CursorInvalid(QueryError):
+    """A cursor of another search, or none at all."""
+
+    code = "cursor-invalid"
 
 
 class IntegrityFailure(QueryError):

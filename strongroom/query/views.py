@@ -168,7 +168,7 @@ def _bytes(value: bytes | None) -> str:
 
 
 def _files(group: Sequence[Path]) -> str:
-    listed = ", ".join(_text(path.as_posix()) for path in group)
+    listed = ", ".join(literal(path.as_posix()) for path in group)
     options = "filename = '_file', file_row_number = true, hive_partitioning = false"
     return f"read_parquet([{listed}], {options})"
 
@@ -185,7 +185,7 @@ def events_view(sources: Sequence[ViewSource]) -> str:
 def _event_rows(source: ViewSource) -> str:
     mapped = [f"CAST(({source.events.get(name, 'NULL')}) AS VARCHAR) AS {quoted(name)}" for name in EVENT_COLUMNS]
     event_time = source.events.get("event_time", "event_time")
-    first = [f"{_text(source.name)} AS source", f"CAST(({event_time}) AS TIMESTAMPTZ) AS event_time"]
+    first = [f"{literal(source.name)} AS source", f"CAST(({event_time}) AS TIMESTAMPTZ) AS event_time"]
     return f"SELECT {', '.join([*first, *mapped, 'raw', '_segment', '_row'])} FROM {quoted(source.name)}"
 
 
@@ -241,5 +241,6 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _text(value: str) -> str:
+def literal(value: str) -> str:
+    """A text as it stands in SQL."""
     return "'" + value.replace("'", "''") + "'"

@@ -21,7 +21,7 @@ from starlette.responses import StreamingResponse
 
 from strongroom.query import results
 from strongroom.query.engine import Answer
-from strongroom.query.narrowing import Narrowing
+from strongroom.query.prepared import Prepared
 from strongroom.service import compression
 from strongroom.service.acts import act
 from strongroom.service.errors import NotAcceptable
@@ -46,15 +46,6 @@ class Asker:
     def of(cls, request: Request, principal: Principal) -> Asker:
         """The bearer of the request's token, at the address the socket says."""
         return cls(principal.label, principal.role, request.client.host if request.client else "", principal.token)
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A question ready to run: one SELECT, values for its parameters, and what it is about."""
-
-    sql: str
-    parameters: list[Any] | dict[str, Any] | None = None
-    narrowing: Narrowing | None = None
 
 
 class Rows(msgspec.Struct, frozen=True):

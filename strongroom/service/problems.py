@@ -62,6 +62,9 @@ STATUS: dict[type[archive.StrongroomError], tuple[int, str]] = {
     query.QueryOutOfMemory: (400, "The query needs too much memory"),
     query.QueryBusy: (503, "Every place for queries is taken"),
     query.QueryFailed: (503, "The query's process failed"),
+    query.ParameterInvalid: (400, "A parameter is not valid"),
+    query.InvestigationUnknown: (404, "No such investigation"),
+    query.CursorInvalid: (400, "This cursor does not continue this search"),
     query.SnapshotUnknown: (404, "No such snapshot"),
     # Never to be retried until it goes away: somebody has to look.
     query.IntegrityFailure: (500, "Stored bytes are not what was sealed"),

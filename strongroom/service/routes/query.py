@@ -9,8 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from strongroom.ingest import receipts
+from strongroom.query.prepared import Prepared
 from strongroom.service import answering
-from strongroom.service.answering import Asker, Asking, Prepared
+from strongroom.service.answering import Asker, Asking
 from strongroom.service.auth import Requires
 from strongroom.service.errors import NotSealedYet
 from strongroom.service.node import Node
