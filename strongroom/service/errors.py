@@ -25,6 +25,7 @@
         │   ├── EvidenceBusy            transient: as many bundles as may be are being made or fetched
         │   └── EvidenceFailed          transient: the process that makes a bundle ended
         ├── OutsideError
+        │   ├── OutsideUnavailable      transient: what a message points to could not be fetched
         │   ├── AlertNotSent            a sink did not take an alert
         │   └── TimestampRefused        the time-stamping authority gave no timestamp that holds
         └── VerificationError
@@ -185,6 +186,12 @@ class OutsideError(ServiceError):
     """Somebody outside did not do what was asked."""
 
     code = "outside"
+
+
+class OutsideUnavailable(OutsideError):
+    """What a message points to could not be fetched."""
+
+    code = "outside-unavailable"
 
 
 class AlertNotSent(OutsideError):
