@@ -5,7 +5,8 @@
     │   ├── ObjectExists        create-if-absent lost: somebody else holds the name
     │   ├── ObjectMissing       no such object
     │   ├── StoreUnavailable    the store did not answer, or the outcome of a write is unknown; try again
-    │   │   ├── KeyUnavailable  what holds a private key did not answer; try again
+    │   │   ├── KeyUnavailable  what holds a key did not answer; try again
+    │   │   │   └── KeyWithheld a key that encrypted objects is disabled, deleted, denied or unknown here
     │   │   └── StoreRefused    the store said no and will again: permissions, or a rule of its own; nothing was written
     │   ├── FormatError         stored or received bytes break docs/format.md
     │   ├── KeyUnusable         a key is missing, malformed, or must not be used here
@@ -62,9 +63,13 @@ class StoreUnavailable(ArchiveError):
 
 
 class KeyUnavailable(StoreUnavailable):
-    """The service that holds a private key failed in a way that may pass; nothing was signed."""
+    """The service that holds a key failed in a way that may pass; nothing was signed, sealed or read."""
 
     code = "key-unavailable"
+
+
+class KeyWithheld(KeyUnavailable):
+    """A wrapping key is disabled, deleted, denied or unknown here: batches wait, what it sealed can't be read."""
 
 
 class StoreRefused(StoreUnavailable):

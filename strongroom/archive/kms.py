@@ -44,7 +44,7 @@ _MAX_MESSAGE_BYTES = 4096
 _CONNECT_SECONDS, _READ_SECONDS, _TRIES = 3, 5, 4
 
 # Error codes of the service that are not about the key and may pass.
-_PASSING = frozenset(
+PASSING = frozenset(
     {
         "DependencyTimeoutException", "KMSInternalException", "KeyUnavailableException", "LimitExceededException",
         "RequestLimitExceeded", "ServiceUnavailable", "ThrottlingException", "Throttling",
@@ -110,7 +110,7 @@ def adopt(key_id: str, name: str) -> KmsSigner:
 
     Raises KeyUnusable when it can't sign notes, KeyUnavailable.
     """
-    client = _client(_region(key_id))
+    client: KmsClient = connect(_region(key_id))
     answer = _call(key_id, lambda: client.get_public_key(KeyId=key_id))
     if answer.get("KeyUsage") != "SIGN_VERIFY":
         raise KeyUnusable(f"KMS key {key_id} is for {answer.get('KeyUsage')}", hint="KeyUsage must be SIGN_VERIFY")
@@ -135,7 +135,7 @@ def reopen(line: str) -> KmsSigner:
     """The signer that `KmsSigner.stored` wrote down. Asks nobody. Raises KeyUnusable, FormatError."""
     match line.split():
         case ["aws-kms", arn, vkey] if "alias/" not in arn:
-            return KmsSigner(note.parse_vkey(vkey), arn, _client(_region(arn)))
+            return KmsSigner(note.parse_vkey(vkey), arn, connect(_region(arn)))
     raise KeyUnusable(f"{line[:80]!r} is no line `aws-kms <ARN> <verification key>`")
 
 
@@ -159,7 +159,8 @@ def _region(key_id: str) -> str | None:
 _making = threading.Lock()  # botocore loads its data files on first use, which is not thread-safe
 
 
-def _client(region: str | None) -> KmsClient:
+def connect(region: str | None) -> Any:
+    """A client of boto3 for KMS in `region` (None: where AWS tools would look). Raises KeyUnusable."""
     try:
         import boto3
         import botocore.exceptions
@@ -173,7 +174,7 @@ def _client(region: str | None) -> KmsClient:
     )
     try:
         with _making:
-            client: KmsClient = boto3.session.Session().client("kms", region_name=region, config=config)
+            client: Any = boto3.session.Session().client("kms", region_name=region, config=config)
     except botocore.exceptions.BotoCoreError as error:
         raise KeyUnusable(f"AWS KMS: {error}", hint="name the key by its ARN, or set AWS_REGION") from None
     return client
@@ -189,7 +190,7 @@ def _call(key_id: str, call: Any) -> Mapping[str, Any]:
         code = str(error.response.get("Error", {}).get("Code", ""))
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
         said = f"KMS key {key_id}: {error.response.get('Error', {}).get('Message') or code}"
-        if code in _PASSING or status >= 500:
+        if code in PASSING or status >= 500:
             raise KeyUnavailable(said, hint="it is tried again") from error
         raise KeyUnusable(said, hint=_HINTS.get(code, "")) from error
     except (failures.NoCredentialsError, failures.PartialCredentialsError, failures.ParamValidationError) as error:

@@ -207,7 +207,7 @@ class Reference:
     ],
 )
 def test_kinds_the_emulation_lacks(type_: KeyType, service: Reference, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kms, "_client", lambda region: service)
+    monkeypatch.setattr(kms, "connect", lambda region: service)
     signer = kms.adopt("0" * 36, ORIGIN)
     assert signer.key.type is type_
     assert note.verify(note.sign(HEAD, [signer]), [signer.key]) == [signer.key]
