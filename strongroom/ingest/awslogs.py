@@ -11,11 +11,13 @@ Source: AWS CloudTrail user guide, "CloudTrail log file names" and "Digest file 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
-_DAY = re.compile(r"(?:^|/)(\d{4})/(\d{1,2})/(\d{1,2})(?:/|$)|year=(\d{4})/month=(\d{1,2})/day=(\d{1,2})")
+_DATE = re.compile(
+    r"(?:^|/)(?:year=)?(?P<year>(?:19|20)\d{2})/(?:(?:month=)?(?P<month>\d{1,2})/(?:(?:day=)?(?P<day>\d{1,2})/)?)?"
+)
+_DEEPEST = 12
 _PLACE = re.compile(
     r"(?P<root>(?:.*/)?AWSLogs/(?:(?P<organisation>o-[a-z0-9]+)/)?)(?P<account>\d{12})/"
     r"(?P<service>[^/]+)/(?P<region>[a-z]{2}[a-z0-9-]*-\d)/"
@@ -87,35 +89,29 @@ def digest_name(key: str) -> DigestName | None:
     return DigestName(match["root"], chain, end)
 
 
-def day_of(key: str) -> date | None:
-    """The day a key says its content is of, None when it says none."""
-    match = _DAY.search(key)
+def period_of(path: str) -> tuple[date, date] | None:
+    """First and last day that a path's date folders allow: a year's, a month's or a day's; None when it has none."""
+    match = _DATE.search(path)
     if match is None:
         return None
-    year, month, day = (int(part) for part in match.groups() if part is not None)
+    year, month, day = (int(part) if part else None for part in match.group("year", "month", "day"))
     try:
-        return date(year, month, day)
+        if year is None or month is None:
+            return date(year or 1, 1, 1), date(year or 1, 12, 31)
+        first = date(year, month, day or 1)
     except ValueError:
         return None
+    following = date(year + month // 12, month % 12 + 1, 1)
+    return first, first if day is not None else following - timedelta(days=1)
 
 
-def is_within(key: str, since: date | None, until: date | None) -> bool:
-    """Whether a key's day lies in since … until (both included); a key without a day always does."""
-    day = day_of(key)
-    return day is None or ((since is None or day >= since) and (until is None or day <= until))
+def is_within(path: str, since: date | None, until: date | None) -> bool:
+    """Whether a path can hold something of since … until (both included); without a date it always can."""
+    period = period_of(path)
+    return period is None or ((since is None or period[1] >= since) and (until is None or period[0] <= until))
 
 
-def days(since: date, until: date) -> Iterator[date]:
-    """Every day from `since` to `until`, both included."""
-    for number in range((until - since).days + 1):
-        yield since + timedelta(days=number)
-
-
-def region_prefixes(folder: str, since: date, until: date) -> list[str]:
-    """What to list below `…/<service>/<region>/` to see the days since … until and little else.
-
-    Months where a range is long, days where it is short: a listing costs a request, and a page of strangers too.
-    """
-    if (until - since).days <= 31:
-        return [f"{folder}{day:%Y/%m/%d}/" for day in days(since, until)]
-    return sorted({f"{folder}{day:%Y/%m}/" for day in days(since, until)})
+def is_leaf(folder: str) -> bool:
+    """Whether a folder is listed whole: a day's, or one that is too deep to hold further accounts and regions."""
+    match = _DATE.search(folder)
+    return (match is not None and match["day"] is not None) or folder.count("/") > _DEEPEST

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from strongroom.ingest import aws
 from strongroom.ingest.aws import Access
@@ -33,6 +33,13 @@ class Download(Protocol):
     def close(self) -> None:
         """Give the connection back."""
         ...
+
+
+class Page(NamedTuple):
+    """One page of a listing."""
+
+    objects: list[S3Object]
+    folders: list[str]
 
 
 class S3Download:
@@ -88,15 +95,16 @@ class Buckets:
                 raise ObjectMismatch(f"{wanted.name}: {what} {said} was announced, {given} is there")
         return S3Download(found, dict(answer.get("Metadata", {})), answer["Body"])
 
-    def list(self, bucket: str, prefix: str) -> Iterator[S3Object]:
+    def pages(self, bucket: str, prefix: str, *, below: bool = True) -> Iterator[Page]:
         """Every version of the objects whose keys begin with `prefix`, in order of keys, without delete markers.
 
-        Versions that were replaced since are listed too: they were delivered. Raises OutsidePerimeter, BucketRefused,
-        BucketUnavailable.
+        Versions that were replaced since are listed too: they were delivered. Without `below`, what lies in further
+        folders is only named by its folder. Raises OutsidePerimeter, BucketRefused, BucketUnavailable.
         """
+        one_level = {} if below else {"Delimiter": "/"}
         pages = iter(
             self._client.get_paginator("list_object_versions").paginate(
-                Bucket=bucket, Prefix=prefix, PaginationConfig={"PageSize": _PAGE}, **self._owner(bucket)
+                Bucket=bucket, Prefix=prefix, PaginationConfig={"PageSize": _PAGE}, **one_level, **self._owner(bucket)
             )
         )
         while True:
@@ -104,16 +112,13 @@ class Buckets:
                 page = next(pages, None)
             if page is None:
                 return
-            for item in page.get("Versions", ()):
-                yield S3Object(bucket, item["Key"], item.get("VersionId", ""), item["ETag"].strip('"'), item["Size"])
-
-    def folders(self, bucket: str, prefix: str) -> list[str]:
-        """The prefixes one level below `prefix`, each ending in a slash."""
-        pages = self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=bucket, Prefix=prefix, Delimiter="/", **self._owner(bucket)
-        )
-        with aws.translated(f"s3://{bucket}/{prefix}"):
-            return [item["Prefix"] for page in pages for item in page.get("CommonPrefixes", ())]
+            yield Page(
+                [
+                    S3Object(bucket, item["Key"], item.get("VersionId", ""), item["ETag"].strip('"'), item["Size"])
+                    for item in page.get("Versions", ())
+                ],
+                [item["Prefix"] for item in page.get("CommonPrefixes", ())],
+            )
 
     def _owner(self, bucket: str) -> dict[str, str]:
         owner = self._perimeter.owner(bucket)

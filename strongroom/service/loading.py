@@ -68,7 +68,7 @@ def find_files(paths: Iterable[Path]) -> list[Path]:
 
 async def load(settings: Settings, files: Sequence[Path], source: str, advance: Advance) -> Summary:
     """Take in `files` as batches of `source`, seal, and count. Raises what opening the archive raises."""
-    writer = await _start_writer(settings)
+    writer = await start_writer(settings)
     summary = Summary(files=len(files))
     try:
         gate = asyncio.Semaphore(_AT_ONCE)
@@ -129,7 +129,7 @@ async def _deliver(writer: ArchiveWriter, path: Path, source: str, advance: Adva
             await asyncio.sleep(_RETRY_SECONDS)
 
 
-async def _start_writer(settings: Settings) -> ArchiveWriter:
+async def start_writer(settings: Settings) -> ArchiveWriter:
     """The first free command-line writer of this state folder."""
     limits = intake_limits(settings)
     # A local file is no untrusted upload: only its content is bounded.

@@ -37,6 +37,7 @@ from strongroom.service.locks import exclusive
 from strongroom.service.log_keys import rules_of
 from strongroom.service.metrics import Metrics
 from strongroom.service.promises import Promises
+from strongroom.service.pulling import Pulling
 from strongroom.service.schedule import Schedule
 from strongroom.service.scheduled import crons, make_verifier
 from strongroom.service.settings import Settings
@@ -132,6 +133,7 @@ class Node:
         self.engine = query_engine(settings, self.store, self.log, self.writer.state.query)
         self.exporter = self._exporter()
         self.promises = self._promises()
+        self.pulling = Pulling(settings, self.intake, self.audit) if settings.pull_queue else None
         self.cosigning = Cosigning(self.store, self.log, self.writer.state.policy, settings.cosign_seconds)
         self.timestamping = self._timestamping()
         self.verifier = make_verifier(
@@ -161,11 +163,15 @@ class Node:
             work.append(self.schedule.run())
         await self.verifier.recover()
         self._tasks = [asyncio.create_task(item) for item in work]
+        if self.pulling is not None:
+            self.pulling.start()
         self._started = datetime.now(UTC)
 
     async def stop(self) -> None:
         """Stop taking work, seal what is spooled, and release everything."""
         self._started = None
+        if self.pulling is not None:
+            await self.pulling.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -197,6 +203,7 @@ class Node:
             "counters": asdict(self.intake.counters()),
             "oldest_pending_seconds": round(self.intake.oldest_pending_seconds, 3),
             "problem": str(self.intake.problem) if self.intake.problem else None,
+            "pull": self.pulling.status() if self.pulling else None,
         }
 
     def _numbers(self) -> dict[str, tuple[str, float]]:
@@ -228,6 +235,7 @@ class Node:
                 ),
             }
             | self._timestamp_numbers()
+            | (self.pulling.numbers() if self.pulling else {})
         )
 
     def _timestamp_numbers(self) -> dict[str, tuple[str, float]]:

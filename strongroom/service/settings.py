@@ -23,6 +23,7 @@ from strongroom.archive.errors import FormatError
 from strongroom.archive.layout import WRITER_ID
 from strongroom.archive.stores import location
 from strongroom.archive.stores.s3client import S3Options
+from strongroom.ingest.objects import Perimeter
 from strongroom.service.cron import Cron
 from strongroom.service.errors import SettingsInvalid
 
@@ -138,6 +139,23 @@ class Settings(BaseSettings):
     sns_topics: str = Field(
         "", description="ARNs of the Amazon SNS topics whose messages are taken, separated by commas. Empty: none."
     )
+    pull_queue: str = Field(
+        "", description="Amazon SQS queue (URL, name or ARN) whose S3 notifications are pulled. Empty: none."
+    )
+    pull_buckets: str = Field(
+        "",
+        description="Buckets that may be read, separated by commas: `name`, or `name=account` when that account must "
+        "own it; `*` in a name stands for anything.",
+    )
+    pull_dead_letter: str = Field(
+        "", description="Queue for messages that can't be taken. Empty: the one in the queue's redrive policy."
+    )
+    pull_tries: int = Field(5, ge=1, le=1000, description="Receives after which such a message is given up.")
+    pull_concurrency: int = Field(8, ge=1, le=64, description="Objects fetched at once.")
+    pull_region: str = Field("", description="Region of queue and buckets. Empty: AWS's usual settings.")
+    pull_endpoint_url: str = Field(
+        "", description="Address of an S3 and SQS that is not AWS's, such as a VPC endpoint. Empty: AWS's own."
+    )
     seal_bytes: Bytes = Field(64 * MIB, description="Seal when this much is spooled.")
     seal_age_seconds: Seconds = Field(30.0, description="Seal when the oldest spooled batch is this old.")
     heartbeat_seconds: Seconds = Field(300.0, description="Write a heartbeat entry after this much silence.")
@@ -226,6 +244,12 @@ class Settings(BaseSettings):
             raise ValueError("must be <host>:<port>, such as 127.0.0.1:8420 or [::1]:8420")
         return value
 
+    @field_validator("pull_buckets")
+    @classmethod
+    def _are_buckets(cls, value: str) -> str:
+        Perimeter.parse(value)
+        return value
+
     @field_validator("verify_quick", "verify_inventory", "verify_complete", "verify_sampled", "verify_deep")
     @classmethod
     def _is_a_cron_expression(cls, value: str) -> str:
@@ -242,6 +266,9 @@ class Settings(BaseSettings):
             raise ValueError("alert_webhook and alert_webhook_secret must be given together")
         if self.key_passphrase is not None and self.key_passphrase_file is not None:
             raise ValueError("give key_passphrase or key_passphrase_file, not both")
+        if self.pull_queue and not self.pull_buckets:
+            # Whoever may write to the queue could otherwise have any bucket read that this process may read.
+            raise ValueError("pull_queue needs pull_buckets, the buckets that may be read")
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key must be given together")
         archive, state = self.archive_folder, self.state.absolute()
