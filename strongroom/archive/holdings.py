@@ -78,7 +78,7 @@ class Holdings:
         self.digests: dict[str, str] = {}  # SHA-256 -> key, to recognise swapped segments
         self.book, self.irregular = book, irregular
         self.over: set[str] = set()  # segments that nothing keeps any more
-        self.expected: dict[int, Expected] = {}  # index -> how the entry itself should be protected
+        self.expected: dict[int, tuple[Expected, Expected]] = {}  # index -> of the entry, of checkpoints and the like
         self.gone = self.without_checksum = 0
         self.encryption: Counter[str] = Counter()
         self.found: list[Finding] = []
@@ -175,7 +175,8 @@ class Holdings:
     def _expect(self, entry: Entry) -> None:
         """What the entry's promises, and the orders about them, ask for; and prunes that came too early."""
         obligations = self.book.obligations
-        self.expected[entry.index] = safeguards.of_object(entry, layout.entry_key(entry.index), obligations)
+        itself = safeguards.of_object(entry, layout.entry_key(entry.index), obligations)
+        self.expected[entry.index] = (itself, safeguards.of_log(entry, obligations))
         for reference in entry.segments:
             expected = safeguards.of_object(entry, reference.key, obligations)
             if expected.over(self.asked.now):

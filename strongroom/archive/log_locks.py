@@ -21,9 +21,15 @@ _AHEAD = 1000  # requests waiting at once
 
 
 class LogLocks:
-    """Looks at the log's objects in `store`, as the entries given by `expected` (index -> Expected) ask."""
+    """Looks at the log's objects in `store`.
 
-    def __init__(self, store: LockingStore, expected: Mapping[int, Expected], now: datetime, threads: int) -> None:
+    `expected`: index of an entry -> how the entry itself, and how the log's other objects of that index, should be
+    protected. Objects of other indices are passed over.
+    """
+
+    def __init__(
+        self, store: LockingStore, expected: Mapping[int, tuple[Expected, Expected]], now: datetime, threads: int
+    ) -> None:
         self._store, self._expected, self._now, self._threads = store, expected, now, threads
         self.unread: list[str] = []
         self.looked = 0
@@ -46,7 +52,9 @@ class LogLocks:
         except StoreUnavailable as error:
             self.unread.append(f"not read: {key}: {error.message}")
             return []
-        return list(safeguards.judge(key, self._expected[index], found, self._now, index=index))
+        itself, others = self._expected[index]
+        expected = itself if key.startswith(layout.ENTRIES) else others
+        return list(safeguards.judge(key, expected, found, self._now, index=index))
 
 
 def entry_of(key: str) -> int | None:

@@ -58,6 +58,18 @@ def of_object(entry: Entry, key: str, obligations: Obligations) -> Expected:
     return Expected(promise, tuple(cases))
 
 
+def of_log(entry: Entry, obligations: Obligations) -> Expected:
+    """What is expected of checkpoints and their like, whose newest entry is `entry`.
+
+    They are about the whole log and not about one case: no hold is on them, and no extension of single segments.
+    """
+    promise = retention.promised(entry, layout.entry_key(entry.index))
+    later = obligations.log_until(entry.index)
+    if later is not None:
+        promise = Promise(promise.mode if promise else MODES[0], max(later, promise.until if promise else later))
+    return Expected(promise)
+
+
 def judge(key: str, expected: Expected, found: Protection, now: datetime, **where: object) -> Iterator[Finding]:
     """What is wrong with the protection of one object."""
     promise = expected.promise

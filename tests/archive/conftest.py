@@ -8,16 +8,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from strongroom.archive import details, keys, layout, segment
+from strongroom.archive import details, keys, layout, retention, segment
 from strongroom.archive.details import Details, SegmentSummary
 from strongroom.archive.entry import Draft, Entry, ObjectRef, SegmentRef, WriterRange
 from strongroom.archive.holdings import summarise_times
 from strongroom.archive.log import Log
 from strongroom.archive.policy import Policy
+from strongroom.archive.retention import Retention
 from strongroom.archive.signer import Signer
 from strongroom.archive.stores import DirectoryStore
 from strongroom.archive.trust import Trust
@@ -59,10 +61,14 @@ class Archive:
     root: Path
     memory: Path
     signers: list[keys.LocalSigner] = field(default_factory=lambda: keys.generate(ORIGIN))
+    store: Any = None
+    rules: Retention = Retention()  # noqa: RUF009 (frozen)
+    now: datetime = NOW
 
     def __post_init__(self) -> None:
-        self.store = DirectoryStore(self.root, create=True)
-        self.log = Log.create(self.store, ORIGIN, [signer.key.vkey() for signer in self.signers], NOW)
+        self.store = self.store or DirectoryStore(self.root, create=True)
+        self.log = Log.create(self.store, ORIGIN, [signer.key.vkey() for signer in self.signers], self.now)
+        self.log.retention = self.rules
         self.signer = Signer(self.store, self.signers, self.memory)
         self.sequence = 0
 
@@ -80,20 +86,26 @@ class Archive:
         built = self.root.parent / f"build-{number}.parquet"
         facts = segment.write(built, table, secret=sha256(key.encode()).digest(), metadata={"source": "test"})
         assert segment.read_back(built) == facts
-        self.store.create(key, built)
+        promise = self.rules.promise(key, self.now)
+        stored = self.store.create(key, built, retain_until=promise.until if promise else None)
         writer = WriterRange("w1", 1, number, number)
         total, smallest, largest, hours = summarise_times(table.column("event_time"))
         summary = SegmentSummary(key, "test", str(day), total, smallest, largest, hours)
         stated = details.encode(Details("00" * 32, writer, (), (summary,)))
         details_key = layout.details_key("w1", 1, number, number)
-        self.store.create(details_key, stated)
+        kept = self.rules.promise(details_key, self.now)
+        stored_details = self.store.create(details_key, stated, retain_until=kept.until if kept else None)
         entry = self.log.append(
             Draft(
                 "segment",
-                NOW + timedelta(minutes=number),
+                self.now + timedelta(minutes=number),
                 writer=writer,
-                segments=(SegmentRef(key, "", facts.bytes, facts.sha256, facts.records, facts.root, facts.groups),),
-                details=ObjectRef(details_key, "", len(stated), sha256(stated).hexdigest()),
+                retain_until=kept.until if kept else None,
+                segments=(
+                    SegmentRef(key, stored.version, facts.bytes, facts.sha256, facts.records, facts.root, facts.groups),
+                ),
+                details=ObjectRef(details_key, stored_details.version, len(stated), sha256(stated).hexdigest()),
+                data={retention.MEMBER: retention.stated({"test": promise})} if promise else {},
             )
         )
         self.sequence += 1
