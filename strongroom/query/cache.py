@@ -35,8 +35,8 @@ from strongroom.archive.errors import FormatError, ObjectMissing
 from strongroom.archive.rebuilding import Form
 from strongroom.archive.segment import forms_of
 from strongroom.archive.stores.store import ObjectStore
-from strongroom.query.catalog import Segment
 from strongroom.query.errors import IntegrityFailure
+from strongroom.query.segments import Segment
 
 _Stamp = tuple[int, int, int, int]
 

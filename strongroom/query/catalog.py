@@ -1,4 +1,4 @@
-"""What segments exist and what is in them: read from entries and their details, kept in memory, rebuildable.
+"""What segments exist and what is in them: read from entries and their details, kept in columns, rebuildable.
 
 The catalog follows the log entry by entry and never forgets, so a question about an older tree size is answered from
 the same lists: the snapshot at size n is the entries with index < n and the segments they name. Which file is a
@@ -10,11 +10,11 @@ verification finds it).
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -24,7 +24,10 @@ from strongroom.archive.entry import Entry, parse_timestamp
 from strongroom.archive.errors import FormatError, ObjectMissing
 from strongroom.archive.log import Log
 from strongroom.archive.stores.store import ObjectStore
+from strongroom.query import kept_catalog
 from strongroom.query.errors import SnapshotUnknown
+from strongroom.query.kept_catalog import Kept
+from strongroom.query.segments import Segment, SegmentTable
 
 _INSTANT = pa.timestamp("us", tz="UTC")
 
@@ -72,21 +75,28 @@ class Snapshot:
     root: str
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """One segment as its entry names it. Times: event times in microseconds since the epoch, None when unknown."""
+class EntryRows:
+    """The rows of the view `entries`, one an entry: a table, and what came since as rows."""
 
-    key: str
-    source: str
-    date: str
-    entry: int
-    sealed_at: datetime
-    records: int
-    bytes: int
-    sha256: str
-    root: str
-    min_time: int | None
-    max_time: int | None
+    def __init__(self, table: pa.Table | None = None) -> None:
+        self._table = ENTRIES_SCHEMA.empty_table() if table is None else table
+        self._fresh: list[dict[str, object]] = []
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows) + len(self._fresh)
+
+    def append(self, row: dict[str, object]) -> None:
+        with self._lock:
+            self._fresh.append(row)
+
+    def table(self, size: int) -> pa.Table:
+        """The first `size` rows."""
+        with self._lock:
+            if self._fresh:
+                added = pa.Table.from_pylist(self._fresh, ENTRIES_SCHEMA)
+                self._table, self._fresh = pa.concat_tables([self._table, added]).combine_chunks(), []
+            return self._table.slice(0, size)
 
 
 class Catalog:
@@ -95,10 +105,8 @@ class Catalog:
     def __init__(self, store: ObjectStore, log: Log) -> None:
         self._store, self._log = store, log
         self._lock = threading.Lock()
-        self._entries: list[Entry] = []
-        self._segments: list[Segment] = []
-        self._starts: list[int] = []  # entry index of each segment, for cutting at a tree size
-        self._places: dict[str, tuple[int, int]] = {}
+        self._entries = EntryRows()
+        self.table = SegmentTable()
         self.problems: list[str] = []
 
     @property
@@ -108,14 +116,31 @@ class Catalog:
 
     def follow(self) -> int:
         """Read what the log has gained. Returns the tree size. Raises FormatError, StoreUnavailable."""
+        if self.size == self._log.size:
+            return self.size
         with self._lock:
             for entry in self._log.entries(len(self._entries), self._log.size):
-                found = self._segments_of(entry)
-                self._segments += found
-                self._starts += [entry.index] * len(found)
-                self._places |= {ref.key: (entry.index, position) for position, ref in enumerate(entry.segments)}
-                self._entries.append(entry)
+                self.table.append(self._segments_of(entry))
+                self._entries.append(_entry_row(entry))
             return len(self._entries)
+
+    def recall(self, path: Path) -> None:
+        """Go on from what `keep` wrote, if it is there, undamaged and of this log."""
+        with self._lock:
+            kept = kept_catalog.load(path)
+            if kept is None or self.size or not 0 < kept.size <= self._log.size:
+                return
+            if self._log.root(kept.size).hex() == kept.root:
+                self._entries, self.table = EntryRows(kept.entries), kept.segments
+                self.problems = list(kept.problems)
+
+    def keep(self, path: Path) -> None:
+        """Write down what is known, so that the next start need not read every details object. Raises OSError."""
+        with self._lock:
+            size = self.size
+            root = self._log.root(size).hex()
+            kept = Kept(size, root, self._entries.table(size), self.table, tuple(self.problems))
+        kept_catalog.save(path, kept)
 
     def snapshot(self, as_of: int | None = None) -> Snapshot:
         """The newest snapshot, or the one of tree size `as_of`. Raises SnapshotUnknown."""
@@ -130,17 +155,20 @@ class Catalog:
 
     def segments(self, size: int, sources: Iterable[str] | None = None) -> list[Segment]:
         """Segments that the first `size` entries name, in log order; of the given sources only, when given."""
-        wanted = None if sources is None else set(sources)
-        upto = bisect_left(self._starts, size)
-        return [segment for segment in self._segments[:upto] if wanted is None or segment.source in wanted]
+        wanted = self.table.upto(size)
+        return self.table.chosen(wanted if sources is None else wanted & self.table.of_sources(set(sources)))
 
     def place(self, segment: str) -> tuple[int, int] | None:
         """The entry that names the segment and its position there, None when none does."""
-        return self._places.get(segment)
+        number = self.table.number(segment)
+        if number is None:
+            return None
+        found = self.table[number]
+        return found.entry, found.position
 
     def entries_table(self, size: int) -> pa.Table:
         """The view `entries` at tree size `size`."""
-        return pa.Table.from_pylist([_entry_row(entry) for entry in self._entries[:size]], ENTRIES_SCHEMA)
+        return self._entries.table(size)
 
     def segments_table(self, size: int) -> pa.Table:
         """The view `segments` at tree size `size`."""
@@ -152,7 +180,7 @@ class Catalog:
         summaries = self._summaries(entry)
         sealed_at = parse_timestamp(entry.written_at)
         found = []
-        for reference in entry.segments:
+        for position, reference in enumerate(entry.segments):
             source, date = layout.segment_source(reference.key), layout.segment_date(reference.key)
             if source is None or date is None:
                 self._problem(f"entry {entry.index} names a segment {reference.key!r} that is no segment name")
@@ -171,6 +199,8 @@ class Catalog:
                     root=reference.root,
                     min_time=summary.min_time if summary else None,
                     max_time=summary.max_time if summary else None,
+                    position=position,
+                    version=reference.version,
                 )
             )
         return found

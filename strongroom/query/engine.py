@@ -1,11 +1,12 @@
 """From a question to an answer: snapshot, check, verified files, a process of its own, a stream.
 
-    run ── slot ── snapshot ── worker: which views? ── cache: are their segments what was sealed? ── worker: answer
+    run ── slot ── snapshot ── worker: which views, which rows? ── pruner: which segments can hold such rows?
+                            ── cache: are they what was sealed? ── worker: answer
 
-What holds for every answer: it was computed on one snapshot, over exactly the segments that snapshot names for the
-sources the statement asks, each of them checked against its entry; and its statement passed the guard. When one of
-these fails there is no answer but an error that says which. The same statement `as_of` the same snapshot gives the same
-rows (of statements that use neither the clock nor chance, and order their rows).
+What holds for every answer: it was computed on one snapshot, over all segments that snapshot names for the sources the
+statement asks but those that can't hold a row it wants, each of them checked against its entry; and its statement
+passed the guard. When one of these fails there is no answer but an error that says which. The same statement `as_of`
+the same snapshot gives the same rows (of statements that use neither the clock nor chance, and order their rows).
 
 A query occupies its slot until its answer is read to the end, closed, or left untouched for `stall_seconds`.
 """
@@ -15,29 +16,37 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from strongroom.archive import layout
 from strongroom.archive.log import Log
 from strongroom.archive.stores.store import ObjectStore
 from strongroom.query import errors, frames, normalised, results, views
 from strongroom.query.cache import SegmentCache, Shape
-from strongroom.query.catalog import Catalog, Segment, Snapshot, instant
+from strongroom.query.catalog import Catalog, Snapshot, instant
 from strongroom.query.errors import Position, QueryError, QueryFailed, QueryOutOfMemory, QueryTimeout
+from strongroom.query.index import EntityIndex
+from strongroom.query.indexing import Indexer
 from strongroom.query.limits import QueryLimits
 from strongroom.query.narrowing import Narrowing
 from strongroom.query.normalised import NormalisedView
 from strongroom.query.pool import Worker, WorkerPool
+from strongroom.query.pruning import Pruner
+from strongroom.query.segments import Segment
 from strongroom.query.slots import Slots
 from strongroom.query.views import ViewSource
 
 _ERRORS: Mapping[str, type[QueryError]] = {
     kind.code: kind for kind in (errors.QueryRefused, errors.QueryInvalid, QueryTimeout, QueryOutOfMemory, QueryFailed)
 }
+
+KEEP_EVERY = 100
+"""Entries that the kept catalog may lack: fewer are as quickly read from the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +61,30 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """What a statement reads: of `total` segments of its sources `read`, which have so many records and bytes."""
+
+    total: int
+    read: int
+    records: int
+    bytes: int
+
+    @property
+    def pruned(self) -> int:
+        """Segments that hold no row it wants."""
+        return self.total - self.read
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer on its way. Read `body` to the end, or `await body.aclose()`; `finished` tells how it ended."""
+    """An answer on its way. Read `body` to the end, or `await body.aclose()`; `finished` tells how it ended.
+
+    `segments` are those that were read.
+    """
 
     snapshot: Snapshot
     segments: tuple[str, ...]
+    reading: Reading
     content_type: str
     body: AnswerBody
     finished: asyncio.Future[Outcome]
@@ -75,24 +103,50 @@ class QueryEngine:
         directory: Path,
         limits: QueryLimits | None = None,
     ) -> None:
-        """`directory` is for verified copies of remote segments; it stays empty with a local store."""
+        """`directory` is for what is derived: verified copies of remote segments, the index, the catalog."""
         self.limits = limits or QueryLimits()
         self._log = log
         self._views = tuple(views)
         self._normalised = tuple(normalised)
+        self._kept = directory / "catalog"
         self._catalog = Catalog(store, log)
+        self._catalog.recall(self._kept)
+        self._kept_size = self._catalog.size
         self._cache = SegmentCache(store, directory, max_bytes=self.limits.cache_bytes)
         self._pool = WorkerPool(readable=self._cache.roots, limits=self.limits)
         self._slots = Slots(self.limits)
+        index = EntityIndex(
+            directory / "index",
+            digests=self._catalog.table.digests,
+            columns={view.name: view.entities for view in views},
+            max_bytes=self.limits.index_bytes,
+        )
+        self._pruner = Pruner(self._catalog.table, index, self._views, self._normalised)
+        self._indexer = Indexer(
+            catalog=self._catalog,
+            cache=self._cache,
+            pool=self._pool,
+            index=index,
+            sources=self._views,
+            everything=store.local_path(layout.SEGMENTS.rstrip("/")) is not None,
+        )
+        self._indexing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Read the log and start workers. Raises QueryFailed when workers can't run here."""
         await self.refresh()
         await self._pool.start()
+        self._indexing = asyncio.create_task(self._indexer.run())
 
     async def stop(self) -> None:
         """End all workers; answers still being read break off."""
+        if self._indexing is not None:
+            self._indexing.cancel()
+            await asyncio.gather(self._indexing, return_exceptions=True)
         await self._pool.stop()
+        if self._catalog.size - self._kept_size >= KEEP_EVERY:
+            with suppress(OSError):
+                await asyncio.to_thread(self._keep)
 
     @property
     def sandbox(self) -> dict[str, str]:
@@ -102,7 +156,15 @@ class QueryEngine:
     async def refresh(self) -> int:
         """Follow the log, entries of other writers included. Returns the tree size."""
         await asyncio.to_thread(self._log.refresh)
-        return await asyncio.to_thread(self._catalog.follow)
+        size = await asyncio.to_thread(self._catalog.follow)
+        if size - self._kept_size >= 10 * KEEP_EVERY:
+            with suppress(OSError):
+                await asyncio.to_thread(self._keep)
+        return size
+
+    def _keep(self) -> None:
+        self._kept_size = self._catalog.size
+        self._catalog.keep(self._kept)
 
     async def run(
         self,
@@ -137,13 +199,52 @@ class QueryEngine:
             stack.callback(run.abandon)
             rows = min(self.limits.default_rows if limit is None else max(limit, 0), self.limits.rows)
             named = await run.ask(self._ask(sql, parameters, format, rows, snapshot), frames.Tables)
-            segments = self._segments(named.views, snapshot)
+            reading, chosen = await asyncio.to_thread(self._choose, named, snapshot, narrowing)
+            self._within_budget(reading)
+            segments = self._catalog.table.chosen(chosen)
             stack.enter_context(self._cache.holding(segments))
             files = await asyncio.to_thread(self._cache.ensure, segments)
+            self._indexer.fetched(chosen)
             await run.ask(self._grant(named.views, segments, files, snapshot), frames.Begin)
             body = AnswerBody(run, stack.pop_all(), self.limits.stall_seconds, started)
         keys = tuple(segment.key for segment in segments)
-        return Answer(snapshot, keys, results.CONTENT_TYPES[format], body, body.finished)
+        return Answer(snapshot, keys, reading, results.CONTENT_TYPES[format], body, body.finished)
+
+    async def estimate(
+        self,
+        sql: str,
+        parameters: list[Any] | dict[str, Any] | None = None,
+        *,
+        user: str = "",
+        as_of: int | None = None,
+        narrowing: Narrowing | None = None,
+    ) -> Reading:
+        """What `run` would read at most, without reading it. Raises the errors of errors.py."""
+        with ExitStack() as stack:
+            stack.enter_context(await self._slots.take(user))
+            await asyncio.to_thread(self._catalog.follow)
+            snapshot = self._catalog.snapshot(as_of)
+            run = _Run(self._pool, await self._pool.acquire(), sql)
+            stack.callback(run.abandon)
+            named = await run.ask(self._ask(sql, parameters, "json", 0, snapshot), frames.Tables)
+            await run.drop()
+            reading, _ = await asyncio.to_thread(self._choose, named, snapshot, narrowing)
+        return reading
+
+    def _choose(self, named: frames.Tables, snapshot: Snapshot, narrowing: Narrowing | None) -> tuple[Reading, int]:
+        """The segments to read, as a choice of segments.py, and what that comes to."""
+        sources = [source.name for source in self._sources(named.views)]
+        conditions = {view: named.conditions.get(view) for view in named.views}
+        total, chosen = self._pruner.choose(snapshot.size, sources, conditions, narrowing)
+        return Reading(total.bit_count(), chosen.bit_count(), *self._catalog.table.totals(chosen)), chosen
+
+    def _within_budget(self, reading: Reading) -> None:
+        if 0 < self.limits.read_bytes < reading.bytes:
+            raise errors.QueryTooLarge(
+                f"the query would read {reading.read} segments of {reading.total}, {reading.bytes} bytes; "
+                f"one query may read {self.limits.read_bytes} bytes",
+                hint="narrow it by event_time, account, or an address, principal, access key or resource",
+            )
 
     def place(self, segment: str) -> tuple[int, int] | None:
         """Entry index of a segment and its position among that entry's segments, None when no entry names it."""
@@ -208,10 +309,6 @@ class QueryEngine:
             snapshot=(snapshot.size, snapshot.root),
         )
 
-    def _segments(self, named: Sequence[str], snapshot: Snapshot) -> list[Segment]:
-        sources = {source.name for source in self._sources(named)}
-        return self._catalog.segments(snapshot.size, sources)
-
     def _sources(self, named: Sequence[str]) -> list[ViewSource]:
         """The sources whose segments the named views read."""
         return views.sources_of({*named, *normalised.sources_read(named, self._normalised)}, self._views)
@@ -274,6 +371,14 @@ class _Run:
                 self.end(clean=True)
             raise self._error(reply)
         return reply
+
+    async def drop(self) -> None:
+        """The views are all that was wanted. Raises QueryError."""
+        try:
+            await self._worker.send(frames.Drop())
+        except QueryFailed:
+            raise self._death() from None
+        self.end(clean=True)
 
     def end(self, *, clean: bool) -> None:
         """Give the worker back, once."""

@@ -6,6 +6,7 @@
         ├── QueryInvalid            the SQL is wrong: syntax, unknown column, a value that does not convert
         ├── QueryTimeout            ran longer than the limit and was killed
         ├── QueryOutOfMemory        needed more memory than the limit
+        ├── QueryTooLarge           would read more than the budget; it did not run
         ├── QueryBusy               transient: every slot is taken
         ├── QueryFailed             transient: the worker died or broke its protocol; nobody else is affected
         ├── ParameterInvalid        a value for a search or a ready question is missing, misspelt or of the wrong type
@@ -81,6 +82,12 @@ class QueryOutOfMemory(QueryError):
     """The memory limit ended before the query did."""
 
     code = "query-memory"
+
+
+class QueryTooLarge(QueryError):
+    """Answering would read more bytes of segments than one query may."""
+
+    code = "query-too-large"
 
 
 class QueryBusy(QueryError):

@@ -1,7 +1,8 @@
 """What the server and a query's process say to each other over two pipes: length-prefixed MessagePack messages.
 
-    server -> worker    Ask, then Grant, a query each
-    worker -> server    Ready once; a query each: Tables, Begin, Data…, End; or Failure instead of any of the last four
+    server -> worker    Ask, then Grant (or Drop, when no answer is wanted), a query each; or Index
+    worker -> server    Ready once; a query each: Tables, Begin, Data…, End; or Failure instead of any of the last four;
+                        Words after an Index, or Failure
 
 The worker runs SQL of strangers, so the server trusts nothing it says: messages are decoded into exact types, a frame
 is at most MAX_FRAME long, and whatever does not fit is the end of that worker.
@@ -12,6 +13,8 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+
+from strongroom.query.conditions import Condition
 
 LENGTH_BYTES = 4
 MAX_FRAME = 1 << 30
@@ -38,6 +41,18 @@ class Grant(msgspec.Struct, frozen=True, tag="grant"):
     tables: dict[str, bytes]
 
 
+class Drop(msgspec.Struct, frozen=True, tag="drop"):
+    """The statement need not be run."""
+
+
+class Index(msgspec.Struct, frozen=True, tag="index"):
+    """Say which entities are in these files (path, number of the segment) of one source: `kinds` names its columns."""
+
+    files: list[tuple[str, int]]
+    kinds: dict[str, list[str]]
+    cpu_seconds: int
+
+
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
     """The process stands; `sandbox` says what of the operating system's walls is up."""
 
@@ -45,9 +60,16 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
 
 
 class Tables(msgspec.Struct, frozen=True, tag="tables"):
-    """The statement passed the check; it names these views."""
+    """The statement passed the check; it names these views, and of some of them wants only some rows."""
 
     views: list[str]
+    conditions: dict[str, Condition] = {}
+
+
+class Words(msgspec.Struct, frozen=True, tag="words"):
+    """What an index of the files holds: 64-bit words as index.py has them, sorted for each file."""
+
+    content: bytes
 
 
 class Begin(msgspec.Struct, frozen=True, tag="begin"):
@@ -78,8 +100,8 @@ class Failure(msgspec.Struct, frozen=True, tag="failure"):
     offset: int = -1
 
 
-Request = Ask | Grant
-Reply = Ready | Tables | Begin | Data | End | Failure
+Request = Ask | Grant | Drop | Index
+Reply = Ready | Tables | Words | Begin | Data | End | Failure
 
 _requests = msgspec.msgpack.Decoder(Request)
 _replies = msgspec.msgpack.Decoder(Reply)

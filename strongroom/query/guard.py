@@ -19,7 +19,7 @@ walls; DuckDB's locked settings and the operating system (sandbox.py) stand behi
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -61,10 +61,11 @@ _FIRST_WORD = re.compile(rf"{_SPACE}*+(\w+)")
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A statement that passed: the text to run, and the views it names."""
+    """A statement that passed: the text to run, the views it names, and its syntax tree (None where there is none)."""
 
     sql: str
     views: frozenset[str]
+    tree: Any = None
 
 
 def check(sql: str, views: Collection[str], connection: duckdb.DuckDBPyConnection, *, max_bytes: int) -> Checked:
@@ -84,15 +85,15 @@ def check(sql: str, views: Collection[str], connection: duckdb.DuckDBPyConnectio
         prefix, rest = "EXPLAIN ANALYZE " if explain["analyze"] else "EXPLAIN ", sql[explain.end() :]
         shift = len(sql[: explain.end()].encode())
     walk = _Walk(sql, shift, {name.lower(): name for name in views})
+    tree = _statement(rest, sql, shift, connection)
     try:
-        for node in _statement(rest, sql, shift, connection):
-            walk.visit(node, frozenset())
+        walk.visit(tree, frozenset())
     except RecursionError:
         raise QueryRefused("the statement is nested too deeply", hint="use IN lists instead of chains") from None
-    return Checked(prefix + rest, frozenset(walk.named))
+    return Checked(prefix + rest, frozenset(walk.named), tree)
 
 
-def _statement(text: str, sql: str, shift: int, connection: duckdb.DuckDBPyConnection) -> Iterator[Any]:
+def _statement(text: str, sql: str, shift: int, connection: duckdb.DuckDBPyConnection) -> Any:
     """The syntax tree of the one statement in `text`."""
     ((tree,),) = connection.execute("SELECT json_serialize_sql(?)", [text]).fetchall()
     parsed = msgspec.json.decode(tree)
@@ -106,7 +107,7 @@ def _statement(text: str, sql: str, shift: int, connection: duckdb.DuckDBPyConne
     if len(statements) != 1:
         what = "no statement" if not statements else f"{len(statements)} statements"
         raise QueryRefused(f"one statement at a time, found {what}", hint="send each as a query of its own")
-    yield statements[0]["node"]
+    return statements[0]["node"]
 
 
 def _not_a_question(text: str, message: str) -> QueryError:

@@ -19,7 +19,9 @@ class QueryLimits:
     queue_seconds       how long a query waits for a free slot before QueryBusy
     stall_seconds       how long a reader may leave an answer untouched before its query is ended
     sql_bytes           size of the statement
+    read_bytes          of segments that one query may have to read, 0 for any number
     cache_bytes         verified copies of segments kept from remote stores
+    index_bytes         of the local index of entities; what does not fit is searched without it
     spare_workers       processes kept ready, so that a query does not wait for one to start
     """
 
@@ -34,5 +36,7 @@ class QueryLimits:
     queue_seconds: float = 2.0
     stall_seconds: float = 30.0
     sql_bytes: int = 256 << 10
+    read_bytes: int = 0
     cache_bytes: int = 10 << 30
+    index_bytes: int = 4 << 30
     spare_workers: int = 1

@@ -9,8 +9,7 @@ SQL, or does not care for the rest. Leaving out is always allowed and never requ
     accounts, regions values of the columns `account` and `region`; several are alternatives
     entities          (kind, value) pairs; a row is inside when it has *all* of them, each in any column of its kind
 
-Kinds are those that sources declare (`Source.entities`): address, principal, access_key, resource, event_id, account,
-host.
+Kinds are those of `ViewSource.entities`: address, principal, access_key, resource, event_id, account, host, region.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-KINDS = ("address", "principal", "access_key", "resource", "event_id", "account", "host")
+KINDS = ("address", "principal", "access_key", "resource", "event_id", "account", "host", "region")
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,10 +169,14 @@ class WorkerPool:
         worker = self._spares.pop() if self._spares else await self._started()
         self._refill()
         worker.served += 1
-        worker.watch = Watch(self.limits.seconds, self.limits.memory_bytes)
+        self.renew(worker)
         self._watched.add(worker)
         self._wake.set()
         return worker
+
+    def renew(self, worker: Worker) -> None:
+        """What an acquired worker is asked next has the limits of a query of its own."""
+        worker.watch = Watch(self.limits.seconds, self.limits.memory_bytes)
 
     def release(self, worker: Worker, *, clean: bool) -> None:
         """Take a worker back. `clean`: its query ended in an ordinary way and it waits for the next."""

@@ -8,8 +8,8 @@ side's name; and so does the ON of inner joins. A view named in several places h
 
 Understood are, on a plain column: `=`, `IN`, comparisons and BETWEEN, `list_contains`, an element of a list, LIKE and
 `contains`, joined by AND and OR. Values are constants and bound parameters; times also a constant distance from now.
-All else is unknown, which is sound. In DuckDB's WHERE a name means a column before it means an alias of the SELECT list,
-and names match without regard to case; a name that is no column of the view is for the reader to ignore.
+All else is unknown, which is sound. In DuckDB's WHERE a name means a column before it means an alias of the SELECT
+list, and names match without regard to case; a name that is no column of the view is for the reader to ignore.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _of_select(select: dict[str, Any], constants: Constants) -> dict[int, Condit
 
 
 def _filtered(node: dict[str, Any], inner: bool, tables: list[dict[str, Any]], predicates: list[Any]) -> None:
-    """Collect the tables whose rows the WHERE filters, and the ON of joins that filter like it (`inner` all the way)."""
+    """Collect the tables whose rows the WHERE filters, and the ON of joins that filter as it does (inner ones)."""
     kind = node.get("type")
     if kind == "BASE_TABLE":
         tables.append(node)
@@ -208,7 +208,7 @@ class Constants:
         return None
 
     def moment(self, node: Any, widen: int) -> int | None:
-        """A constant time, microseconds since the epoch; one that depends on the clock is moved in direction `widen`."""
+        """A constant time, microseconds since the epoch; one that depends on the clock is moved towards `widen`."""
         text = self.text(node)
         if text is not None:
             return self._epoch("epoch_us(TRY_CAST($1 AS TIMESTAMPTZ))", [text])
@@ -242,7 +242,7 @@ class Constants:
         return False
 
     def _epoch(self, expression: str, values: list[Any]) -> int | None:
-        value = self._value(f"SELECT {expression}", values)  # noqa: S608  # ours, or made of functions listed above
+        value = self._value(f"SELECT {expression}", values)  # ours, or made of functions listed above
         return value if isinstance(value, int) and abs(value) < 1 << 62 else None
 
     def _value(self, sql: str, values: list[Any]) -> Any:

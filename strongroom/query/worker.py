@@ -3,7 +3,7 @@
 Order matters. Everything is imported, then the operating system's walls go up (sandbox.py), and only then is anything
 of a query read. Each query gets a new in-memory database of its own, prepared before it is needed:
 
-1. Ask: the statement check (guard.py) answers which views the statement names.
+1. Ask: the statement check (guard.py) answers which views the statement names, and which of their rows (where.py).
 2. Grant: DuckDB is given exactly the files of this query, loses access to all others, and its configuration is locked;
    the views are made; only now does the statement itself meet the database.
 3. The answer streams in frames; writing blocks when the server does not read, so a slow reader slows the query, not
@@ -28,7 +28,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.ipc
 
-from strongroom.query import frames, guard, results, sandbox
+from strongroom.query import frames, guard, index, results, sandbox, where
 from strongroom.query.errors import Position, QueryError
 
 BATCH_ROWS = 2048
@@ -67,8 +67,12 @@ def main() -> None:
         return
     sys.setrecursionlimit(10_000)  # syntax trees are deep; DuckDB refuses them beyond 1,000 levels
     _send(outgoing, frames.Ready(status))
-    while isinstance(request := _receive(incoming), frames.Ask):
-        if not _serve(request, database, incoming, outgoing, settings):
+    while (request := _receive(incoming)) is not None:
+        if isinstance(request, frames.Ask):
+            fit = _serve(request, database, incoming, outgoing, settings)
+        else:
+            fit = isinstance(request, frames.Index) and _index(request, database, outgoing)
+        if not fit:
             return
         database.close()
         database = open_database(settings)
@@ -85,10 +89,11 @@ def _serve(
     sandbox.allow_processor_seconds(ask.cpu_seconds)
     try:
         checked = guard.check(ask.sql, ask.views, database, max_bytes=settings.sql_bytes)
-        _send(outgoing, frames.Tables(sorted(checked.views)))
+        wanted = where.conditions(checked.tree, checked.views, where.Constants(ask.parameters, database))
+        _send(outgoing, frames.Tables(sorted(checked.views), wanted))
         grant = _receive(incoming)
         if not isinstance(grant, frames.Grant):
-            return False
+            return isinstance(grant, frames.Drop)
         _prepare(database, grant)
         for reply in answer(ask, checked.sql, database):
             _send(outgoing, reply)
@@ -103,6 +108,31 @@ def _serve(
         _send(outgoing, failure)
         return failure.kind in ("query-invalid", "query-refused")
     return True
+
+
+def _index(request: frames.Index, database: duckdb.DuckDBPyConnection, outgoing: BinaryIO) -> bool:
+    """The entities in files. Returns whether this process may serve another request."""
+    sandbox.allow_processor_seconds(request.cpu_seconds)
+    try:
+        _confine(database, [path for path, _ in request.files])
+        words = b"".join(_words(database, path, number, request.kinds) for path, number in request.files)
+    except (duckdb.Error, pa.ArrowException, MemoryError) as error:
+        _send(outgoing, frames.Failure("query-failed", f"{type(error).__name__}: {error}"))
+        return False
+    _send(outgoing, frames.Words(words))
+    return True
+
+
+def _words(database: duckdb.DuckDBPyConnection, path: str, number: int, kinds: dict[str, list[str]]) -> bytes:
+    file = "read_parquet('" + path.replace("'", "''") + "', hive_partitioning = false)"
+    described = database.execute(f"DESCRIBE SELECT * FROM {file}").fetchall()  # noqa: S608
+    columns = {str(name): str(kind) for name, kind, *_ in described}
+    table = database.sql(index.words_sql(kinds, columns, file, number)).to_arrow_table()
+    return b"".join(
+        memoryview(chunk.buffers()[1]).cast("B")[8 * chunk.offset : 8 * (chunk.offset + len(chunk))]
+        for chunk in table.column(0).chunks
+        if len(chunk)
+    )
 
 
 def open_database(settings: Settings) -> duckdb.DuckDBPyConnection:
@@ -133,12 +163,17 @@ def _prepare(database: duckdb.DuckDBPyConnection, grant: frames.Grant) -> None:
         database.register("_given", table)
         database.execute(f'CREATE TABLE "{name}" AS SELECT * FROM _given')  # noqa: S608
         database.unregister("_given")
-    listed = ", ".join("'" + path.replace("'", "''") + "'" for path in grant.files)
+    _confine(database, grant.files)
+    for statement in grant.setup:
+        database.execute(statement)
+
+
+def _confine(database: duckdb.DuckDBPyConnection, files: list[str]) -> None:
+    """From now on these files can be read and nothing else, and no setting changes any more."""
+    listed = ", ".join("'" + path.replace("'", "''") + "'" for path in files)
     database.execute(f"SET allowed_paths = [{listed}]")
     database.execute("SET enable_external_access = false")
     database.execute("SET lock_configuration = true")
-    for statement in grant.setup:
-        database.execute(statement)
 
 
 def answer(ask: frames.Ask, sql: str, database: duckdb.DuckDBPyConnection) -> Iterator[frames.Reply]:

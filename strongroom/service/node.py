@@ -27,6 +27,7 @@ from strongroom.archive.signer import Signer
 from strongroom.archive.stores.store import ObjectStore
 from strongroom.ingest.errors import IngestError
 from strongroom.ingest.intake import Intake, IntakeLimits
+from strongroom.query.counts import HourlyCounts
 from strongroom.query.engine import QueryEngine
 from strongroom.query.limits import QueryLimits
 from strongroom.service.alerts.metrics import VerificationMetrics
@@ -43,7 +44,7 @@ from strongroom.service.scheduled import crons, make_verifier
 from strongroom.service.settings import Settings
 from strongroom.service.sources import registry
 from strongroom.service.state import StateFolder, open_or_create
-from strongroom.service.storage import open_archive
+from strongroom.service.storage import open_archive, promises
 from strongroom.service.timestamping import Timestamping
 from strongroom.service.tokens import TokenStore
 from strongroom.service.verification import read_trust
@@ -72,6 +73,7 @@ class ArchiveWriter:
             writer=settings.writer,
             now=datetime.now(UTC),
             rules=rules_of(settings),
+            retention=promises(settings, self.store),
         )
         self.log = self.identity.log
         self.name = self.identity.writer + suffix
@@ -130,6 +132,8 @@ class Node:
         self.intake, self.audit = self.writer.intake, self.writer.audit
         self.tokens = TokenStore(self.writer.state.tokens)
         self.tokens.initialise()
+        self.views = source_views(self.writer.registry.sources.values())
+        self.counts = HourlyCounts(self.log, lambda stored: self.store.get(stored.key, stored.version))
         self.engine = query_engine(settings, self.store, self.log, self.writer.state.query)
         self.exporter = self._exporter()
         self.promises = self._promises()
@@ -315,6 +319,7 @@ def query_engine(settings: Settings, store: ObjectStore, log: Log, directory: Pa
         threads=settings.query_threads,
         rows=settings.query_rows,
         bytes=settings.query_answer_bytes,
+        read_bytes=settings.query_read_bytes,
         concurrency=settings.query_concurrency,
         per_user=settings.query_per_user,
         cache_bytes=settings.cache_bytes,

@@ -61,6 +61,7 @@ STATUS: dict[type[archive.StrongroomError], tuple[int, str]] = {
     query.QueryInvalid: (400, "The query is not valid"),
     query.QueryTimeout: (400, "The query took too long"),
     query.QueryOutOfMemory: (400, "The query needs too much memory"),
+    query.QueryTooLarge: (413, "The query would read too much"),
     query.QueryBusy: (503, "Every place for queries is taken"),
     query.QueryFailed: (503, "The query's process failed"),
     query.ParameterInvalid: (400, "A parameter is not valid"),

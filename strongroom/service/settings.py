@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 
 from strongroom.archive.errors import FormatError
 from strongroom.archive.layout import WRITER_ID
+from strongroom.archive.retention import parse as parse_retention
 from strongroom.archive.stores import location
 from strongroom.archive.stores.s3client import S3Options
 from strongroom.ingest.objects import Perimeter
@@ -86,6 +87,24 @@ class Settings(BaseSettings):
     s3_kms_key: str = Field("", description="KMS key (ARN) for SSE-KMS. Empty: the bucket's default encryption.")
     s3_multipart_bytes: int = Field(
         64 * MIB, ge=5 * MIB, le=5 * GIB, description="Larger objects are put and fetched in parts of this size."
+    )
+
+    retention: dict[str, str] = Field(
+        {},
+        description="How long segments are kept and in which lock mode, by source, and by `default` for the others: a "
+        'table such as `{default = "400 days", vpcflow = "GOVERNANCE 90 days"}`, in the environment the same as '
+        "JSON. Never less than the bucket's own rule: [operators/retention.md](operators/retention.md).",
+    )
+    hold_seconds: Seconds = Field(
+        60.0, description="How often what was sealed since is held against the questions of open cases."
+    )
+    canary_seconds: Seconds = Field(
+        86_400.0, description="How often the bucket's locks are tried, beside every start, with an object made for it."
+    )
+    production: bool = Field(
+        False,
+        description="Refuse to start with what production must not lack: a bucket whose locks were seen to hold, "
+        "COMPLIANCE retention, and TLS on anything but loopback.",
     )
 
     signing_keys: str = Field(
@@ -171,6 +190,7 @@ class Settings(BaseSettings):
     query_threads: int = Field(2, ge=1, le=64, description="Threads of one query.")
     query_rows: int = Field(1_000_000, ge=1, description="Most rows one answer carries.")
     query_answer_bytes: Bytes = Field(256 * MIB, description="Most bytes one answer carries.")
+    query_read_bytes: int = Field(0, ge=0, description="Most bytes of segments one query may read; 0 for any number.")
     cache_bytes: Bytes = Field(10 * GIB, description="Verified local copies of segments kept from a remote store.")
     cosign_seconds: Seconds = Field(
         10.0, description="How often new checkpoints are sent to the policy's witnesses that have an address."
@@ -219,6 +239,15 @@ class Settings(BaseSettings):
             location.parse(value)
         except FormatError as error:
             raise ValueError(error.message) from None
+        return value
+
+    @field_validator("retention")
+    @classmethod
+    def _retention_is_rules(cls, value: dict[str, str]) -> dict[str, str]:
+        try:
+            parse_retention(value)
+        except FormatError as error:
+            raise ValueError(error.message.removeprefix("retention of ")) from None
         return value
 
     @field_validator("origin")
@@ -297,6 +326,7 @@ class Settings(BaseSettings):
             fips=self.s3_fips_endpoints,
             lock_mode=self.s3_lock_mode,
             retain_days=self.s3_retain_days,
+            retention=parse_retention(self.retention),
             kms_key=self.s3_kms_key,
             allowed_regions=tuple(part.strip() for part in self.s3_allowed_regions.split(",") if part.strip()),
             multipart_bytes=self.s3_multipart_bytes,

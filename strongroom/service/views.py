@@ -9,13 +9,14 @@ from collections.abc import Iterable
 
 from strongroom.ingest.ocsf import CLASSES
 from strongroom.ingest.sources import Source
+from strongroom.ingest.sources.entities import entities
 from strongroom.query.normalised import NormalisedPart, NormalisedView
 from strongroom.query.views import ViewSource
 
 
 def source_views(sources: Iterable[Source]) -> list[ViewSource]:
     """One view a source."""
-    return [ViewSource(item.name, item.schema, item.events, item.description) for item in sources]
+    return [ViewSource(item.name, item.schema, item.events, item.description, entities(item)) for item in sources]
 
 
 def ocsf_views() -> list[NormalisedView]:

@@ -9,8 +9,9 @@ import pytest
 
 from strongroom.archive.stores import DirectoryStore
 from strongroom.query.cache import SegmentCache
-from strongroom.query.catalog import Catalog, Segment
+from strongroom.query.catalog import Catalog
 from strongroom.query.errors import IntegrityFailure
+from strongroom.query.segments import Segment
 
 from .conftest import Archive
 

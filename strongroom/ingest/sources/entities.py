@@ -44,7 +44,8 @@ _OTHERWISE: Mapping[str, Mapping[str, str]] = {
 
 def entities(source: Source) -> dict[str, tuple[str, ...]]:
     """Kind -> columns of `source` that hold entities of this kind."""
-    of_column = {name: kind for kind, names in _KINDS.items() for name in names} | _OTHERWISE.get(source.name, {})
+    of_column = {name: kind for kind, names in _KINDS.items() for name in names}
+    of_column.update(_OTHERWISE.get(source.name, {}))
     found: dict[str, list[str]] = {}
     for field in source.schema:
         if field.name in of_column and field.type in (TEXT, TEXTS):
