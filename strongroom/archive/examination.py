@@ -215,17 +215,11 @@ class Examiner:
 def summarise_times(times: pa.ChunkedArray) -> tuple[int, int | None, int | None, dict[str, int]]:
     """(records, smallest, largest, records per hour) of an event_time column; times in µs, hours as in details."""
     bounds = pc.min_max(times.cast(pa.int64()))
-    hours = pc.value_counts(pc.strftime(pc.fill_null(times, _NO_TIME), format="%Y-%m-%dT%H"))
-    counts = {item["values"]: item["counts"] for item in hours.to_pylist()}
-    unknown = times.null_count
-    if unknown:
-        counts[_NO_TIME_HOUR] -= unknown
-        counts = {hour: count for hour, count in counts.items() if count} | {"": unknown}
+    hours = pc.value_counts(pc.floor_temporal(times, unit="hour"))
+    # An hour is written out once, not once a record.
+    names = pc.fill_null(pc.strftime(hours.field("values"), format="%Y-%m-%dT%H"), "")
+    counts = dict(zip(names.to_pylist(), hours.field("counts").to_pylist(), strict=True))
     return len(times), bounds["min"].as_py(), bounds["max"].as_py(), counts
-
-
-_NO_TIME = pa.scalar(0, pa.timestamp("us", tz="UTC"))
-_NO_TIME_HOUR = "1970-01-01T00"
 
 
 def _kind_of(reference: SegmentRef | ObjectRef) -> str:

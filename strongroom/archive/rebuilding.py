@@ -93,7 +93,7 @@ def _omitted(rows: pa.RecordBatch, forms: Sequence[Form]) -> pa.Array:
     for form in forms:
         there = _of(rows, form)
         kept = raw.filter(there)
-        same = pc.fill_null(pc.equal(_lines(rows.filter(there), form), kept), False)
+        same = pc.fill_null(pc.equal(_lines(rows, there, form), kept), False)
         raw = pc.replace_with_mask(raw, there, pc.if_else(same, _NOTHING, kept))
     return raw
 
@@ -102,7 +102,7 @@ def _restored(rows: pa.RecordBatch, forms: Sequence[Form]) -> pa.Array:
     raw = rows.column("raw")
     for form in forms if raw.null_count else ():
         there = pc.and_(_of(rows, form), raw.is_null())
-        raw = pc.replace_with_mask(raw, there, _lines(rows.filter(there), form))
+        raw = pc.replace_with_mask(raw, there, _lines(rows, there, form))
     return raw
 
 
@@ -114,9 +114,9 @@ def _of(rows: pa.RecordBatch, form: Form) -> pa.Array:
     return pc.fill_null(pc.equal(context, pa.scalar(form.context, pa.binary())), False)
 
 
-def _lines(rows: pa.RecordBatch, form: Form) -> pa.Array:
-    """The lines that the rows give in a form, as bytes."""
-    texts = [_text(rows.column(name)) for name in form.columns]
+def _lines(rows: pa.RecordBatch, there: pa.Array, form: Form) -> pa.Array:
+    """The lines that some of the rows give in a form, as bytes."""
+    texts = [_text(rows.column(name).filter(there)) for name in form.columns]
     joined = pc.binary_join_element_wise(*texts, SEPARATOR, null_handling="replace", null_replacement=ABSENT)
     return joined.cast(pa.binary())
 

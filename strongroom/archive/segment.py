@@ -98,15 +98,7 @@ def write(
         write_page_index=True,
     ) as writer:
         writer.write_table(stored, row_group_size=ROW_GROUP)
-    with _readable(path) as file:
-        roots: list[bytes] = []
-        for group in range(file.metadata.num_row_groups):
-            found = _records(file, [group], UNIVERSAL.names)
-            expected = table.slice(group * ROW_GROUP, ROW_GROUP)
-            if any(not found.column(name).equals(expected.column(name)) for name in UNIVERSAL.names):
-                raise FormatError(f"segment: row group {group} does not read back as it was written")
-            roots.append(root_of(leaf_hashes(found.column("raw").to_pylist(), secret_of(file), group)))
-        return _facts(path, file.metadata.num_rows, roots)
+    return _compared(path, table, stored, forms)
 
 
 def read_back(path: Path) -> SegmentFacts:
@@ -120,6 +112,26 @@ def read_back(path: Path) -> SegmentFacts:
             root_of(leaf_hashes(_records(file, [group], ["raw"]).column("raw").to_pylist(), secret, group))
             for group in range(file.metadata.num_row_groups)
         ]
+        return _facts(path, file.metadata.num_rows, roots)
+
+
+def _compared(path: Path, table: pa.Table, stored: pa.Table, forms: Sequence[Form]) -> SegmentFacts:
+    """What the entry says about the file at `path`, which must hold `stored`: `table`, but for what `forms` rebuild.
+
+    Whatever makes a record is compared with what was written; so the records that the file gives are the table's.
+    """
+    making = dict.fromkeys([*UNIVERSAL.names, *rebuilding.columns_needed(forms)])
+    with _readable(path) as file:
+        secret, roots = secret_of(file), list[bytes]()
+        if forms_of(file) != tuple(forms):
+            raise FormatError("segment: the footer does not read back as it was written")
+        for group in range(file.metadata.num_row_groups):
+            found = file.read_row_group(group, columns=list(making))
+            written = stored.slice(group * ROW_GROUP, ROW_GROUP)
+            if any(not found.column(name).equals(written.column(name)) for name in making):
+                raise FormatError(f"segment: row group {group} does not read back as it was written")
+            raws = table.column("raw").slice(group * ROW_GROUP, ROW_GROUP).to_pylist()
+            roots.append(root_of(leaf_hashes(raws, secret, group)))
         return _facts(path, file.metadata.num_rows, roots)
 
 

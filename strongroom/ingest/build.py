@@ -218,12 +218,22 @@ def _segments(job: Job, source: Source, batches: list[pa.Table]) -> Iterator[Bui
     batches.clear()
     table = table.append_column(_DATE, _dates(table))
     keys = [_DATE, *source.sort, "sequence", "position"]
-    table = table.take(pc.sort_indices(table, sort_keys=[(key, "ascending") for key in keys]))
+    table = _taken(table, pc.sort_indices(table, sort_keys=[(key, "ascending") for key in keys]))
     start = 0
     for run in pc.value_counts(table.column(_DATE)).to_pylist():
         rows = table.slice(start, run["counts"]).drop_columns(_DATE)
         start += run["counts"]
         yield _segment(job, source, EPOCH.date() + timedelta(days=run["values"]), rows)
+
+
+def _taken(table: pa.Table, order: pa.Array) -> pa.Table:
+    """The rows in another order. Most sources have many columns that no row of a cut fills: those cost nothing."""
+    count = table.num_rows
+    columns = [
+        pa.nulls(count, column.type) if column.null_count == count else column.combine_chunks().take(order)
+        for column in table.columns
+    ]
+    return pa.table(columns, schema=table.schema)
 
 
 def _segment(job: Job, source: Source, day: date, rows: pa.Table) -> BuiltSegment:

@@ -201,7 +201,7 @@ class CloudTrail:
 
     def derive(self, raw: Sequence[bytes], context: Contexts) -> pa.Table:
         """Columns from the fields above; account, region and time from the envelope where the event has none."""
-        events = [lenient.struct(_DECODER, Event, r) for r in raw]
+        events = lenient.structs(_DECODER, Event, raw)
         who = [e.userIdentity or _NOBODY for e in events]
         sessions = [w.sessionContext or _NO_SESSION for w in who]
         issuers = [s.sessionIssuer or _NO_ISSUER for s in sessions]
@@ -257,7 +257,10 @@ def _texts(values: list[str | None]) -> pa.Array:
 
 
 def _truths(values: list[bool | str | None]) -> pa.Array:
-    return pa.array([v if v is None or v is True or v is False else truth(v) for v in values], pa.bool_())
+    return pa.array([_PLAIN[v] if v in _PLAIN else truth(v) for v in values], pa.bool_())
+
+
+_PLAIN = {None: None, True: True, False: False, "true": True, "false": False}
 
 
 def _mfa(event: Event, session: Session) -> bool | str | None:
@@ -267,7 +270,7 @@ def _mfa(event: Event, session: Session) -> bool | str | None:
 
 
 def _arns(resources: list[Resource]) -> list[str] | None:
-    return [arn for arn in (r.ARN or r.arn for r in resources) if arn] or None
+    return [arn for r in resources if (arn := r.ARN or r.arn)] or None
 
 
 def _fill(values: list[str | None], context: Sequence[bytes | None], key: str) -> None:

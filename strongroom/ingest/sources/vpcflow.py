@@ -12,7 +12,8 @@ VPC Transit Gateways, "Transit Gateway Flow Log records".
 Columns come from Arrow's CSV reader, a whole batch at a time. Only what it refuses (an odd value, a double space, bytes
 that are no UTF-8) is done again slowly, and gives every ordinary line the same columns.
 
-A line that its columns give back is stored as its columns alone (`form`). AWS's own Parquet delivery becomes such lines too: see vpcflowparquet.py.
+A line that its columns give back is stored as its columns alone (`form`). AWS's own Parquet delivery becomes such
+lines too: see vpcflowparquet.py.
 """
 
 from __future__ import annotations
