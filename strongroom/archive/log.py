@@ -79,7 +79,7 @@ class Standing:
     """How far the log has one epoch of a writer: its batches 0 … `sealed` are sealed.
 
     `parts`: the entries, in order, of a commit whose last part is still missing. `index` and `written_at`: its newest
-    entry. `began`: the index of its first.
+    entry. `began` and `began_at`: its first.
     """
 
     sealed: int = -1
@@ -87,16 +87,16 @@ class Standing:
     index: int = -1
     written_at: str = ""
     began: int = -1
+    began_at: str = ""
 
     def after(self, entry: Entry) -> Standing:
         """The standing once `entry`, of the same writer and epoch, is in the log."""
         written = entry.writer
         assert written is not None
-        began = entry.index if self.began < 0 else self.began
-        if written.complete:
-            return Standing(written.last, (), entry.index, entry.written_at, began)
-        parts = (entry,) if written.part == 1 else (*self.parts, entry)
-        return Standing(written.first - 1, parts, entry.index, entry.written_at, began)
+        began, began_at = (entry.index, entry.written_at) if self.began < 0 else (self.began, self.began_at)
+        parts = () if written.complete else (entry,) if written.part == 1 else (*self.parts, entry)
+        sealed = written.last if written.complete else written.first - 1
+        return Standing(sealed, parts, entry.index, entry.written_at, began, began_at)
 
 
 class Log:
@@ -115,8 +115,18 @@ class Log:
         self._lock = threading.RLock()
 
     @classmethod
-    def create(cls, store: ObjectStore, origin: str, vkeys: Sequence[str], now: datetime) -> Log:
-        """Create the archive, or open it when it exists with this origin. Safe to repeat after a crash half-way."""
+    def create(
+        cls,
+        store: ObjectStore,
+        origin: str,
+        vkeys: Sequence[str],
+        now: datetime,
+        retention: Retention = Retention(),  # noqa: B008 (frozen)
+    ) -> Log:
+        """Create the archive, or open it when it exists with this origin. Safe to repeat after a crash half-way.
+
+        `retention`: what entries promise, from the first on.
+        """
         for vkey in vkeys:
             if parse_vkey(vkey).name != origin:
                 raise FormatError(f"key {vkey.split('+')[0]!r} can't sign for the log {origin!r}: names must be equal")
@@ -135,6 +145,7 @@ class Log:
             if found != origin:
                 raise FormatError(f"{store.description} holds the archive {found!r}, not {origin!r}") from None
         log = cls.open(store)
+        log.retention = retention
         if log.size == 0:
             log.append(Draft("genesis", now, data={"archive": log.identity.archive_id}))
         return log

@@ -29,6 +29,7 @@ from strongroom.archive.keyring import Keyring
 from strongroom.archive.keys import HeldSigner
 from strongroom.archive.log import Log, holds_archive, read_identity
 from strongroom.archive.policy import Policy
+from strongroom.archive.retention import Retention
 from strongroom.archive.stores.store import ObjectStore
 from strongroom.service.errors import StateUnusable
 from strongroom.service.locks import exclusive
@@ -120,6 +121,7 @@ def open_or_create(
     writer: str,
     now: datetime,
     rules: KeyRules = KeyRules(),  # noqa: B008 (frozen)
+    retention: Retention = Retention(),  # noqa: B008 (frozen)
 ) -> Identity:
     """The node's identity, made on the first start. `origin` and `writer` ("" for random) only matter then.
 
@@ -131,9 +133,9 @@ def open_or_create(
     with exclusive(folder.signer_lock):
         if not holds_archive(store):
             signers = log_keys.open_or_create()
-            log = Log.create(store, names.origin, [signer.key.vkey() for signer in signers], now)
+            log = Log.create(store, names.origin, [signer.key.vkey() for signer in signers], now, retention)
         else:  # never make keys for an archive that has some
-            log = Log.create(store, names.origin, [], now)
+            log = Log.create(store, names.origin, [], now, retention)
         signers = log_keys.settled(log)
     receipts = keys.load_or_create(
         folder.receipts_key, f"{names.origin}/receipts", rules.receipt_types, rules.passphrase

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -40,11 +41,11 @@ class Stuttering(DirectoryStore):
 
     fail: Callable[[str], str] = staticmethod(lambda key: "")
 
-    def create(self, key: str, content: bytes | Path) -> ObjectInfo:
+    def create(self, key: str, content: bytes | Path, *, retain_until: datetime | None = None) -> ObjectInfo:
         what = self.fail(key)
         if what == "before":
             raise StoreUnavailable("lost before")
-        info = super().create(key, content)
+        info = super().create(key, content, retain_until=retain_until)
         if what == "after":
             raise StoreUnavailable("lost after")
         return info

@@ -28,7 +28,7 @@ import threading
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import file_digest, sha256
@@ -97,7 +97,7 @@ class S3Store:
     @property
     def description(self) -> str:
         """What this store is and what it can't promise."""
-        mode, days = self._least()
+        mode, days = self.least
         endpoint = f" at {self.options.endpoint_url}" if self.options.endpoint_url else ""
         lock = f"locked: {mode}, {days} days or longer" if mode else "NOT LOCKED: whoever may delete versions can"
         return f"bucket {self.location}{endpoint} ({lock})"
@@ -196,7 +196,7 @@ class S3Store:
         now = self.protection(key, version)
         if now.retain_until is not None and until < now.retain_until:
             raise FormatError(f"{key} is locked until {now.retain_until:%Y-%m-%d}: retention is never shortened")
-        mode = max(now.mode, self._least()[0], key=_STRICTNESS.__getitem__)
+        mode = max(now.mode, self.least[0], key=_STRICTNESS.__getitem__)
         if not mode:
             raise StoreRefused(
                 f"{key}: no lock mode is set", hint="set s3_lock_mode, or the bucket's default retention"
@@ -245,13 +245,14 @@ class S3Store:
                 hint="the archive must not leave its Regions: name another bucket, or change s3_allowed_regions",
             )
 
-    def _least(self) -> tuple[LockMode, int]:
+    @property
+    def least(self) -> tuple[LockMode, int]:
         """Mode and days that no object here goes below: the stricter of the options' and the bucket's."""
         mode = max(self.options.lock_mode, self.rule.mode, key=_STRICTNESS.__getitem__)
         return mode, max(self.options.retain_days, self.rule.days)
 
     def _lock(self, key: str, retain_until: datetime | None) -> dict[str, Any]:
-        mode, days = self._least()
+        mode, days = self.least
         if (rule := self.options.retention.rule_of(key)) is not None:
             mode, days = max(mode, rule.mode, key=_STRICTNESS.__getitem__), max(days, rule.days)
         if key.startswith(layout.SPOOL) and retain_until is not None:
@@ -299,6 +300,8 @@ class S3Store:
             except ObjectMissing:
                 if version or (version := self._below_marker(key)) == "":
                     raise ObjectMissing(f"no object {key} in {self.location}") from None
+            except ObjectExists:  # ranges are of one ETag
+                raise StoreUnavailable(f"{key} was overwritten while it was read", hint="try again") from None
             except StoreRefused:
                 raise
             except StoreUnavailable:
@@ -307,28 +310,36 @@ class S3Store:
         raise StoreUnavailable(f"{key} could not be read", hint="it may pass: try again")
 
     def _get(self, key: str, version: str) -> bytes:
-        answer = self.client.get_object(**self._where(key, version), ChecksumMode="ENABLED")
-        with answer["Body"] as body:
+        answer = self._asked_for(key, version)
+        with closing(answer["Body"]) as body:  # its own context would give the bare stream, unchecked
             if answer["ContentLength"] <= self.options.multipart_bytes:
                 return bytes(body.read())
         with TemporaryDirectory(prefix="strongroom-") as folder:
             path = Path(folder) / "object"
-            self._fetch(key, path, _version(answer))
+            self._fetch_ranges(key, path, answer)
             return path.read_bytes()
 
     def _fetch(self, key: str, path: Path, version: str) -> None:
-        facts = self._head(key, version)
-        where = self._where(key, _version(facts))
-        if facts["ContentLength"] > self.options.multipart_bytes:
-            s3parts.fetch(self.client, self.options, where, facts["ETag"], facts["ContentLength"], path)
-            self._check_parts(key, path, where, facts)
-            return
-        answer = self.client.get_object(**where, ChecksumMode="ENABLED")
-        with answer["Body"] as body, path.open("wb") as file:
-            for chunk in body.iter_chunks(_CHUNK):
-                file.write(chunk)
+        answer = self._asked_for(key, version)
+        with closing(answer["Body"]) as body:  # its own context would give the bare stream, unchecked
+            if answer["ContentLength"] <= self.options.multipart_bytes:
+                with path.open("wb") as file:
+                    file.writelines(body.iter_chunks(_CHUNK))
+                return
+        self._fetch_ranges(key, path, answer)
 
-    def _check_parts(self, key: str, path: Path, where: dict[str, str], facts: dict[str, Any]) -> None:
+    def _asked_for(self, key: str, version: str) -> dict[str, Any]:
+        """S3's answer with the body still to be read, which boto3 holds against the checksum that came with it."""
+        answer: dict[str, Any] = self.client.get_object(**self._where(key, version), ChecksumMode="ENABLED")
+        return answer
+
+    def _fetch_ranges(self, key: str, path: Path, facts: Mapping[str, Any]) -> None:
+        """The very object that `facts` are about, range by range, then held against its checksum."""
+        where = self._where(key, _version(facts))
+        s3parts.fetch(self.client, self.options, where, facts["ETag"], facts["ContentLength"], path)
+        self._check_parts(key, path, where, facts)
+
+    def _check_parts(self, key: str, path: Path, where: dict[str, str], facts: Mapping[str, Any]) -> None:
         """Ranges come without a checksum: hold the whole against the one S3 keeps. Raises StoreUnavailable."""
         stated = facts.get("ChecksumSHA256", "").partition("-")[0]
         if not stated:
