@@ -87,6 +87,11 @@ class Draft:
     details: ObjectRef | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def objects(self) -> tuple[SegmentRef | ObjectRef, ...]:
+        """Every object the entry will commit to."""
+        return (*self.segments, *((self.details,) if self.details else ()))
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:

@@ -6,7 +6,7 @@ Numbers in names are zero-padded to 20 digits so that listing order is numeric o
 from __future__ import annotations
 
 import re
-from datetime import date
+from datetime import date, datetime
 from typing import NamedTuple
 
 IDENTITY = "archive.json"
@@ -18,8 +18,10 @@ TIMESTAMPS = "log/timestamp/"
 SEGMENTS = "segments/"
 DETAILS = "details/"
 REPORTS = "reports/"
+ENCRYPTED = ".enc"  # ends the name of an object that is an envelope (docs/format.md §11)
 SPOOL = "spool/"
 ORDERS = "orders/"
+CANARIES = "canary/"
 
 WRITER_ID = re.compile(r"[a-z0-9][a-z0-9_]{0,62}")
 SOURCE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
@@ -27,7 +29,10 @@ REPORT_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 _SEGMENT_KEY = re.compile(
     r"segments/source=(?P<source>[a-z][a-z0-9_]{0,62})/date=(?P<date>\d{4}-\d{2}-\d{2})/"
-    r"(?P<writer>[a-z0-9][a-z0-9_]{0,62})-(?P<epoch>\d+)-(?P<first>\d{20})-(?P<last>\d{20})(?:-r(?P<retry>\d+))?\.parquet"
+    r"(?P<writer>[a-z0-9][a-z0-9_]{0,62})-(?P<epoch>\d+)-(?P<first>\d{20})-(?P<last>\d{20})(?:-r(?P<retry>\d+))?\.parquet(?:\.enc)?"
+)
+_DETAILS_KEY = re.compile(
+    r"details/(?P<writer>[a-z0-9][a-z0-9_]{0,62})/(?P<epoch>\d+)/(?P<first>\d{20})-(?P<last>\d{20})(?:-[pr]\d+)*\.json(?:\.enc)?"
 )
 _SPOOL_KEY = re.compile(
     r"spool/(?P<writer>[a-z0-9][a-z0-9_]{0,62})/(?P<epoch>[1-9]\d*)/"
@@ -119,8 +124,8 @@ def parse_spool(key: str) -> SpoolName | None:
     match = _SPOOL_KEY.fullmatch(key)
     if match is None or (match["cut"] and match["attempt"]):
         return None
-    numbers = (int(match[name] or 0) for name in ("epoch", "first", "last", "attempt"))
-    return SpoolName(match["writer"], *numbers, bool(match["cut"]))
+    epoch, first, last, attempt = (int(match[name] or 0) for name in ("epoch", "first", "last", "attempt"))
+    return SpoolName(match["writer"], epoch, first, last, attempt, bool(match["cut"]))
 
 
 def report_key(day: date, report: str) -> str:
@@ -130,13 +135,38 @@ def report_key(day: date, report: str) -> str:
 
 def report_of(key: str) -> str | None:
     """The id a report's name carries, None when the name is not a report's."""
-    match = re.fullmatch(rf"{REPORTS}\d{{4}}-\d{{2}}-\d{{2}}/({REPORT_ID.pattern})\.json", key)
+    match = re.fullmatch(rf"{REPORTS}\d{{4}}-\d{{2}}-\d{{2}}/({REPORT_ID.pattern})\.json(?:\.enc)?", key)
     return match[1] if match else None
 
 
 def order_key(day: date, order: str) -> str:
     """Name of the order `order` (32 hexadecimal digits) given on `day` (UTC)."""
     return f"{ORDERS}{day.isoformat()}/{order}.json"
+
+
+class Place(NamedTuple):
+    """Whose batches an object's name says it holds."""
+
+    writer: str
+    epoch: int
+    first: int
+    last: int
+
+
+def place_of(key: str) -> Place | None:
+    """What the name of a segment or details object says, None for any other name."""
+    match = _SEGMENT_KEY.fullmatch(key) or _DETAILS_KEY.fullmatch(key)
+    return Place(match["writer"], int(match["epoch"]), int(match["first"]), int(match["last"])) if match else None
+
+
+def canary_key(now: datetime, name: str) -> str:
+    """Name of an object on which a bucket's locks are tried; `name`: hexadecimal digits."""
+    return f"{CANARIES}{now:%Y-%m-%dT%H%M%SZ}-{name}"
+
+
+def is_canary(key: str) -> bool:
+    """Whether the name is one that `canary_key` gives."""
+    return re.fullmatch(rf"{CANARIES}\d{{4}}-\d{{2}}-\d{{2}}T\d{{6}}Z-[0-9a-f]{{1,64}}", key) is not None
 
 
 def segment_source(key: str) -> str | None:

@@ -22,16 +22,20 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from strongroom.archive import canonical, layout
+from strongroom.archive import canonical, encryption_policy, layout
 from strongroom.archive import entry as entries
 from strongroom.archive.chain import Chain
+from strongroom.archive.contents import Contents
+from strongroom.archive.encryption import Encryption
+from strongroom.archive.encryption_policy import Declared
 from strongroom.archive.entry import Draft, Entry
-from strongroom.archive.errors import FormatError, ObjectExists, ObjectMissing, StoreUnavailable
+from strongroom.archive.errors import FormatError, KeyUnusable, ObjectExists, ObjectMissing, StoreUnavailable
 from strongroom.archive.merkle import Tree, leaf_hash
 from strongroom.archive.note import parse_vkey
 from strongroom.archive.readahead import REMOTE_THREADS, in_order
 from strongroom.archive.retention import Retention
 from strongroom.archive.stores.store import ObjectStore
+from strongroom.archive.wrapping import NO_KEYS, WrappingKeys
 
 FORMAT = "strongroom/archive/1"
 HASH_SUITE = "sha256"
@@ -102,14 +106,16 @@ class Standing:
 class Log:
     """One archive's log. Thread-safe; any number of processes may append to the same store."""
 
-    def __init__(self, store: ObjectStore, identity: Identity) -> None:
+    def __init__(self, store: ObjectStore, identity: Identity, keys: WrappingKeys = NO_KEYS) -> None:
         """Use `Log.create` or `Log.open`."""
         self.store = store
+        self.contents = Contents(store, Encryption(identity.archive_id, keys))
         self.retention = Retention()  # what entries appended here promise for themselves and what they name
         self.identity = identity
         self._chain = Chain(identity.origin, identity.data)
         self._tree = Tree()
         self._key_changes: list[tuple[int, Mapping[str, Any]]] = []
+        self._wrapping_keys: list[Declared] = []
         self._standings: dict[str, dict[int, Standing]] = {}
         self._threads = 1 if store.local_path(layout.entry_key(0)) is not None else REMOTE_THREADS
         self._lock = threading.RLock()
@@ -122,10 +128,11 @@ class Log:
         vkeys: Sequence[str],
         now: datetime,
         retention: Retention = Retention(),  # noqa: B008 (frozen)
+        keys: WrappingKeys = NO_KEYS,
     ) -> Log:
         """Create the archive, or open it when it exists with this origin. Safe to repeat after a crash half-way.
 
-        `retention`: what entries promise, from the first on.
+        `retention`: what entries promise, from the first on. `keys`: see `open`.
         """
         for vkey in vkeys:
             if parse_vkey(vkey).name != origin:
@@ -144,16 +151,19 @@ class Log:
             found = read_identity(store).origin
             if found != origin:
                 raise FormatError(f"{store.description} holds the archive {found!r}, not {origin!r}") from None
-        log = cls.open(store)
+        log = cls.open(store, keys)
         log.retention = retention
         if log.size == 0:
             log.append(Draft("genesis", now, data={"archive": log.identity.archive_id}))
         return log
 
     @classmethod
-    def open(cls, store: ObjectStore) -> Log:
-        """Open an archive and read its log. Raises ObjectMissing, FormatError."""
-        log = cls(store, read_identity(store))
+    def open(cls, store: ObjectStore, keys: WrappingKeys = NO_KEYS) -> Log:
+        """Open an archive and read its log. `keys` read, and seal, what is encrypted of what its entries name.
+
+        Raises ObjectMissing, FormatError.
+        """
+        log = cls(store, read_identity(store), keys)
         log.refresh()
         return log
 
@@ -172,6 +182,30 @@ class Log:
         """Index and data of the `key` entries read so far, for keyring.Keyring."""
         with self._lock:
             return list(self._key_changes)
+
+    @property
+    def wrapping_keys(self) -> list[Declared]:
+        """The wrapping keys that entries read so far have taken into use; none: the archive is not encrypted."""
+        with self._lock:
+            return list(self._wrapping_keys)
+
+    def declare_encryption(self, now: datetime) -> None:
+        """Take the wrapping key that objects are sealed with into use, by an entry, before the first object.
+
+        Does nothing when the log has it. Raises KeyUnusable when there is no key though the archive is encrypted,
+        KeyUnavailable, KeyWithheld, and what `append` raises.
+        """
+        encryption = self.contents.encryption
+        known = {declared.key for declared in self.wrapping_keys}
+        if encryption.keys.current is None:
+            if known:
+                raise KeyUnusable(
+                    f"the archive {self.origin} is encrypted from entry {self.wrapping_keys[0].index} on, and there is "
+                    "no key to encrypt with",
+                    hint="set encryption_key; a log never goes back to plain objects",
+                )
+        elif encryption.keys.current.key_id not in known:
+            self.append(Draft("policy", now, data=encryption_policy.statement(*encryption.canary())))
 
     def refresh(self) -> int:
         """Read the entries that were appended since. Returns the size. Raises FormatError on a broken chain."""
@@ -205,6 +239,8 @@ class Log:
                     raise ObjectExists(f"entry {at} was written by somebody else")
                 if unless is not None:
                     unless()
+                if self._wrapping_keys and (plain := encryption_policy.in_the_clear(draft.objects)):
+                    raise FormatError(f"{plain[0]} is no envelope, and the archive {self.origin} is encrypted")
                 entry = entries.place(draft, origin=self.origin, index=self.size, prev=self._chain.prev)
                 data = entries.encode(entry)
                 _must_follow(self._chain.copy(), entry.index, data)
@@ -300,6 +336,8 @@ class Log:
         self._tree.append(leaf_hash(data))
         if entry.kind == "key":
             self._key_changes.append((index, entry.data))
+        if (declared := encryption_policy.of(entry)) is not None:
+            self._wrapping_keys.append(declared)
         if entry.writer is not None:
             epochs = self._standings.setdefault(entry.writer.id, {})
             epochs[entry.writer.epoch] = epochs.get(entry.writer.epoch, Standing()).after(entry)

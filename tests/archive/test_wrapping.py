@@ -184,23 +184,15 @@ class TestKms:
         assert Encryption("a1", WrappingKeys(None, [KmsWrapper(arn)])).open_bytes(NAME, stored) == b"content"
         assert b"123456789012" not in envelope.read_header(BytesIO(stored)).stored.split(b'"wrapped"')[0]
 
-    def test_a_key_that_is_taken_away_is_named_with_the_object_and_comes_back(self, api: Any, arn: str) -> None:
-        stored = Encryption("a1", WrappingKeys(KmsWrapper(arn))).seal_bytes(NAME, b"content")
-        fresh = Encryption("a1", WrappingKeys(KmsWrapper(arn)))
+    def test_what_is_planned_for_a_key_is_told(self, api: Any, arn: str) -> None:
+        """(A disabled key of moto's goes on making and unwrapping data keys; one of the service's does not.)"""
         name = arn.rpartition("/")[2]
         api.disable_key(KeyId=name)
-        with pytest.raises(KeyWithheld, match=f"{NAME}: wrapping key kms:{name}") as denied:
-            fresh.open_bytes(NAME, stored)
-        assert denied.value.code == "key-unavailable" and "enable it" in denied.value.hint
-        with pytest.raises(KeyWithheld):
-            fresh.seal_bytes(NAME, b"content")
         with pytest.raises(KeyWithheld, match="Disabled"):
             KmsWrapper(arn).standing()
-        api.enable_key(KeyId=name)
-        assert fresh.open_bytes(NAME, stored) == b"content"
         api.schedule_key_deletion(KeyId=name, PendingWindowInDays=7)
         with pytest.raises(KeyWithheld, match=r"PendingDeletion, to be deleted \d{4}-"):
-            KmsWrapper(arn).standing()  # (moto goes on unwrapping; the service does not)
+            KmsWrapper(arn).standing()
 
     def test_a_key_that_never_was_and_one_that_can_not_be_asked(
         self, arn: str, monkeypatch: pytest.MonkeyPatch
@@ -215,20 +207,44 @@ class TestKms:
         assert not isinstance(waiting.value, KeyWithheld)
 
 
-@pytest.mark.parametrize("code", ["AccessDeniedException", "KMSInvalidStateException", "NotFoundException"])
-def test_a_refusal_by_kms_is_not_tried_again(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Denials moto never gives, answered as the API reference says."""
+@pytest.mark.parametrize(
+    "code", ["AccessDeniedException", "DisabledException", "KMSInvalidStateException", "NotFoundException"]
+)
+def test_a_refusal_by_kms_names_key_and_object_and_ends_when_the_key_is_back(
+    code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refusals moto never gives, answered as the API reference says."""
     failures = pytest.importorskip("botocore.exceptions")
+    arn = "arn:aws-us-gov:kms:us-gov-west-1:111122223333:key/mrk-1"
+    refusing = False
 
-    class Denying:
+    class Service:
         def generate_data_key(self, **asked: Any) -> Mapping[str, Any]:
-            assert asked["EncryptionContext"] == CONTEXT and asked["KeySpec"] == "AES_256"
-            raise failures.ClientError({"Error": {"Code": code, "Message": "no"}}, "GenerateDataKey")
+            assert asked == {"KeyId": arn, "KeySpec": "AES_256", "EncryptionContext": CONTEXT}
+            return self._answer("GenerateDataKey")
 
-    monkeypatch.setattr(kms, "connect", lambda region: Denying())
-    with pytest.raises(KeyWithheld) as refused:
-        KmsWrapper("arn:aws-us-gov:kms:us-gov-west-1:111122223333:key/mrk-1").generate(CONTEXT)
-    assert refused.value.hint
+        def decrypt(self, **asked: Any) -> Mapping[str, Any]:
+            assert asked == {"KeyId": arn, "CiphertextBlob": b"blob", "EncryptionContext": CONTEXT}
+            return self._answer("Decrypt")
+
+        def _answer(self, operation: str) -> Mapping[str, Any]:
+            if refusing:
+                raise failures.ClientError({"Error": {"Code": code, "Message": "no"}}, operation)
+            return {"Plaintext": bytes(32), "CiphertextBlob": b"blob", "KeyId": arn}
+
+    monkeypatch.setattr(kms, "connect", lambda region: Service())
+    archive = CONTEXT["strongroom:archive"]
+    stored = Encryption(archive, WrappingKeys(KmsWrapper(arn))).seal_bytes(NAME, b"content")
+    refusing = True
+    for ask in (
+        lambda one: one.open_bytes(NAME, stored),
+        lambda one: one.seal_bytes(NAME, b"content"),
+    ):
+        with pytest.raises(KeyWithheld, match=f"{NAME}: wrapping key kms:mrk-1") as refused:
+            ask(Encryption(archive, WrappingKeys(KmsWrapper(arn))))
+        assert refused.value.code == "key-unavailable" and refused.value.hint
+    refusing = False
+    assert Encryption(archive, WrappingKeys(KmsWrapper(arn))).open_bytes(NAME, stored) == b"content"
 
 
 def test_an_answer_by_another_key_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
