@@ -21,7 +21,8 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.routing import BaseRoute
 
-from strongroom.service.errors import Forbidden, Unauthenticated
+from strongroom.service.credentials import token_in
+from strongroom.service.errors import Forbidden, TokenMissing
 from strongroom.service.tokens import Principal, Role, TokenStore
 
 _SCHEME = HTTPBearer(
@@ -39,14 +40,35 @@ class Requires:
         self, request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_SCHEME)]
     ) -> Principal:
         if credentials is None:
-            raise Unauthenticated("a bearer token is needed", hint="send `Authorization: Bearer sr_<id>_<secret>`")
+            raise TokenMissing("a bearer token is needed", hint="send `Authorization: Bearer sr_<id>_<secret>`")
+        return self.admit(request, credentials.credentials)
+
+    def admit(self, request: Request, token: str) -> Principal:
+        """The bearer of `token`. Raises Unauthenticated, Forbidden, TokensUnavailable."""
         tokens: TokenStore = request.app.state.node.tokens
-        principal = tokens.authenticate(credentials.credentials, datetime.now(UTC))
+        principal = tokens.authenticate(token, datetime.now(UTC))
         if principal.role not in self.roles:
             wanted = ", ".join(sorted(self.roles))
             raise Forbidden(f"role {principal.role} may not do this", hint=f"needs a token with role {wanted}")
         request.state.principal = principal
         return principal
+
+
+class Pushes(Requires):
+    """The same for those who push, whose protocols put the token elsewhere (service/credentials.py)."""
+
+    def __init__(self, *places: str) -> None:
+        super().__init__("forwarder", "admin")
+        self._places = places
+
+    async def __call__(
+        self, request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_SCHEME)]
+    ) -> Principal:
+        # `credentials` is there for the API page, which knows bearer tokens only.
+        token = token_in(request.headers, self._places)
+        if token is None:
+            raise TokenMissing("a token is needed", hint=f"taken here: {', '.join(self._places)}")
+        return self.admit(request, token)
 
 
 def rule_of(route: APIRoute) -> frozenset[Role] | None:

@@ -13,6 +13,7 @@ import uvicorn
 
 from strongroom.service import logs
 from strongroom.service.app import create_app
+from strongroom.service.connections import bounded
 from strongroom.service.node import Node
 from strongroom.service.settings import Settings, unknown_variables
 
@@ -30,7 +31,7 @@ def serve(settings: Settings) -> None:
     config = uvicorn.Config(
         create_app(node),
         loop="uvloop",
-        http="httptools",
+        http=bounded(settings.head_seconds),
         ws="none",
         lifespan="off",
         log_config=None,

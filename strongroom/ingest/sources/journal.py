@@ -9,7 +9,7 @@ columns. Source: systemd.io, "Journal Export Formats".
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -67,13 +67,12 @@ class Journal:
         found = Found()
         at = 0
         while at < len(body):
-            end, sound = entry_end(body, at)
-            entry = body[at:end]
-            if entry.strip(b"\n"):
-                if sound:
-                    found.record(entry.rstrip(b"\n") if entry.endswith(b"\n\n") else entry)
-                else:
-                    found.damaged(entry, "not an entry in the journal's export format")
+            end, state = entry_end(body, at)
+            entry = body[at : end - 1] if state == "ended" else body[at:end]
+            if state == "broken":
+                found.damaged(entry, "not an entry in the journal's export format")
+            elif entry:
+                found.record(entry.removesuffix(b"\n"))
             at = end
         return found.split()
 
@@ -82,28 +81,28 @@ class Journal:
         return fields.table(_FIELDS, [_values(entry) for entry in raw])
 
 
-def entry_end(body: bytes, at: int) -> tuple[int, bool]:
-    """Where the entry at `at` ends, its blank line included, and whether it is sound and ended by one or by the body.
+def entry_end(body: bytes | bytearray, at: int) -> tuple[int, Literal["ended", "open", "broken"]]:
+    """Where the entry at `at` ends, its blank line included; "open": the body ends before it, "broken": inside a value.
 
-    What is unsound goes as far as the body, because nothing tells where a binary value that is wrong would have ended.
+    What is broken goes as far as the body, because nothing tells where a binary value that is wrong would have ended.
     """
     size = len(body)
     while at < size:
         stop = body.find(b"\n", at)
         if stop == at:
-            return at + 1, True
+            return at + 1, "ended"
         line = body[at : size if stop < 0 else stop]
         if b"=" in line:
             at = size if stop < 0 else stop + 1
             continue
         value = stop + 1 + _LENGTH_BYTES
         if stop < 0 or value > size:
-            return size, False
+            return size, "broken"
         at = value + int.from_bytes(body[stop + 1 : value], "little")
         if at >= size or body[at] != ord("\n"):
-            return size, False
+            return size, "broken"
         at += 1
-    return size, True
+    return size, "open"
 
 
 def _values(entry: bytes) -> dict[str, Any]:

@@ -13,16 +13,18 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Request
 from pydantic import BaseModel
 
 from strongroom.ingest.errors import UnknownBatch
-from strongroom.ingest.intake import BatchState, Origin
-from strongroom.service.auth import Requires
-from strongroom.service.errors import Forbidden
+from strongroom.ingest.intake import BatchState
+from strongroom.service.auth import Pushes, Requires
 from strongroom.service.node import Node
-from strongroom.service.routes.answers import Json, act_of, address_of, node_of
+from strongroom.service.reception import must_be_allowed, receiving
+from strongroom.service.routes.answers import Json, act_of, node_of
+from strongroom.service.routes.speaking import as_problem, speaking
 from strongroom.service.tokens import Principal
 
 router = APIRouter()
+pushing = APIRouter(route_class=speaking(as_problem))
 
-MAY_INGEST = Requires("forwarder", "admin")
+MAY_INGEST = Pushes("bearer", "basic")
 MAY_LOOK_UP = Requires("forwarder", "investigator", "auditor", "admin")
 MAY_SEAL = Requires("admin")
 
@@ -65,7 +67,7 @@ class Sealed(BaseModel):
     size: int
 
 
-@router.post(
+@pushing.post(
     "/v1/ingest/{source}",
     tags=["ingest"],
     summary="Push one batch",
@@ -106,7 +108,7 @@ class Sealed(BaseModel):
         }
     },
 )
-@router.put("/v1/ingest/{source}", include_in_schema=False)
+@pushing.put("/v1/ingest/{source}", include_in_schema=False)
 async def ingest(
     request: Request,
     principal: Annotated[Principal, Depends(MAY_INGEST)],
@@ -123,22 +125,32 @@ async def ingest(
     ] = "auto",
 ) -> Json:
     """Take a CloudTrail file, a JSON array, NDJSON, or text lines; plain, gzip or zstd. 200 means: it is on disk."""
-    if not principal.may_ingest(source):
-        allowed = ", ".join(sorted(principal.sources)) or "none"
-        raise Forbidden(f"this token may not push to source {source!r}", hint=f"its sources: {allowed}")
+    must_be_allowed(principal, source)
     node = node_of(request)
-    accepted = await node.intake.receive(
-        request.stream(),
-        source=source,
-        coding=content_encoding.strip().lower(),
-        origin=Origin(principal.name, "http", address_of(request), name),
-        idempotency_key=idempotency_key,
-        quarantine_undecodable=principal.quarantine_undecodable,
-    )
+    async with receiving(request, principal, "http") as reception:
+        accepted = await reception.deliver(
+            reception.stream(),
+            source=source,
+            coding=content_encoding.strip().lower(),
+            key=idempotency_key,
+            name=name,
+            quarantine=principal.quarantine_undecodable,
+        )
     answer = asdict(accepted)
     if wait == "sealed":
         answer |= state_facts(await _sealed_or_not(node, accepted.batch))
     return Json(answer)
+
+
+@pushing.get("/v1/ingest/{source}", include_in_schema=False)
+@pushing.head("/v1/ingest/{source}", include_in_schema=False)
+async def probe(principal: Annotated[Principal, Depends(MAY_INGEST)], source: str) -> Json:
+    """Some forwarders ask whether anybody is there before they send."""
+    must_be_allowed(principal, source)
+    return Json({"source": source})
+
+
+router.include_router(pushing)
 
 
 @router.get("/v1/batches/{batch}", tags=["ingest"], summary="What became of a batch", responses={200: {"model": State}})
