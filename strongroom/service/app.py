@@ -16,9 +16,12 @@ from fastapi_offline import FastAPIOffline
 from strongroom import __version__
 from strongroom.service import auth, problems
 from strongroom.service.drain import Drain
+from strongroom.service.fetching import Fetcher
 from strongroom.service.metrics import Measured
 from strongroom.service.node import Node
-from strongroom.service.routes import admin, evidence, ingest, log, probes, query, receipts, tlog, verification
+from strongroom.service.reception import fairness_of
+from strongroom.service.refusals import Refusals
+from strongroom.service.routes import admin, evidence, ingest, log, probes, push, query, receipts, tlog, verification
 
 DESCRIPTION = """\
 A log archive that can prove its contents. Push logs, ask in SQL, verify.
@@ -31,6 +34,7 @@ Press **Authorize** and paste a token (`strongroom token create` makes one). Eve
 PUBLIC = frozenset(
     {
         *("/healthz", "/readyz", "/v1/checkpoint"),
+        *push.PUBLIC,
         *("/tlog/checkpoint", "/tlog/tile/{path:path}", "/tlog/submission", "/tlog/cosignatures"),
     }
 )
@@ -53,8 +57,12 @@ def create_app(node: Node) -> FastAPI:
         **pages,
     )
     app.state.node = node
+    app.state.fairness = fairness_of(node.settings)
+    app.state.refusals = Refusals(node.audit.record_soon)
+    app.state.fetch = Fetcher()
     for router in (
         ingest.router,
+        *push.ROUTERS,
         receipts.router,
         query.router,
         evidence.router,
