@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Set
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from typing import Any, Protocol
@@ -126,16 +127,17 @@ def sealed_keys(log: Log, wanted: Wanted) -> set[bytes]:
     return {bytes.fromhex(facts.key) for facts in sealed_batches(log) if facts.key and facts.name.startswith(below)}
 
 
-async def listed(fetcher: Fetcher, listing: Listing, wanted: Wanted) -> AsyncIterator[list[S3Object]]:
+async def listed(executor: Executor, listing: Listing, wanted: Wanted) -> AsyncIterator[list[S3Object]]:
     """The wanted objects, a page at a time, in no order. Raises OutsidePerimeter, BucketRefused, BucketUnavailable."""
     found: asyncio.Queue[list[S3Object] | None] = asyncio.Queue(_WAITING_PAGES)
+    loop = asyncio.get_running_loop()
     gate = asyncio.Semaphore(_LISTERS)
 
     async def walk(folder: str) -> None:
         below: list[str] = []
         async with gate:
             pages = listing.pages(wanted.bucket, folder, below=awslogs.is_leaf(folder))
-            while (page := await fetcher.run(next, pages, None)) is not None:
+            while (page := await loop.run_in_executor(executor, next, pages, None)) is not None:
                 below += [name for name in page.folders if awslogs.is_within(name, wanted.since, wanted.until)]
                 if objects := [item for item in page.objects if wanted.includes(item)]:
                     await found.put(objects)
@@ -160,10 +162,10 @@ async def listed(fetcher: Fetcher, listing: Listing, wanted: Wanted) -> AsyncIte
         walking.cancel()
 
 
-async def reconcile(fetcher: Fetcher, listing: Listing, wanted: Wanted, sealed: Set[bytes]) -> Reconciliation:
+async def reconcile(executor: Executor, listing: Listing, wanted: Wanted, sealed: Set[bytes]) -> Reconciliation:
     """Hold what the bucket has against the keys of what is sealed (`sealed_keys`)."""
     result = Reconciliation()
-    async for page in listed(fetcher, listing, wanted):
+    async for page in listed(executor, listing, wanted):
         for item in page:
             result.listed += 1
             if item.holds_nothing:
@@ -193,7 +195,7 @@ async def backfill(
             await _take(fetcher, wanted_object, summary, progress)
 
     async def give() -> None:
-        async for page in listed(fetcher, listing, wanted):
+        async for page in listed(fetcher.executor, listing, wanted):
             fresh = [item for item in page if _is_fresh(item, sealed, summary)]
             progress.found(len(fresh), sum(item.size or 0 for item in fresh))
             for item in fresh:

@@ -78,7 +78,7 @@ class Fetcher:
         on_trouble: Callable[[object, StrongroomError | None], None] = lambda *_: None,
     ) -> None:
         """`kind`: the source of all objects, or "auto". `on_trouble` hears which step waits for what (None: over)."""
-        self._source, self._intake, self._executor = source, intake, executor
+        self._source, self._intake, self.executor = source, intake, executor
         self._protocol, self._kind, self._on_trouble = protocol, kind, on_trouble
         self.stopping = False
 
@@ -109,7 +109,7 @@ class Fetcher:
 
     async def run(self, function: Callable[..., T], *arguments: object) -> T:
         """A blocking call in this fetcher's threads, which the intake's own work never waits for."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
+        return await asyncio.get_running_loop().run_in_executor(self.executor, function, *arguments)
 
     async def _once(self, wanted: S3Object, on_bytes: Callable[[int], None]) -> Taken:
         download = await self.run(self._source.open, wanted)

@@ -25,7 +25,7 @@ from rich.table import Table
 
 from strongroom import __version__
 from strongroom.archive.errors import StrongroomError
-from strongroom.service import acts, evidence_cli, keys_cli, settings, tokens, verify_cli, witness_cli
+from strongroom.service import acts, evidence_cli, keys_cli, pull_cli, settings, tokens, verify_cli, witness_cli
 from strongroom.service.errors import Forbidden
 
 FINDINGS, FAILED, QUARANTINED = 1, 2, 3
@@ -127,6 +127,8 @@ def query(
     asking.ask(chosen, text, _named(parameters or []), format=format, limit=limit, as_of=as_of, screen=screen)
 
 
+app.command("pull")(pull_cli.pull)
+app.command("backfill")(pull_cli.backfill)
 app.command("verify")(verify_cli.verify)
 
 
