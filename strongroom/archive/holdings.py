@@ -344,7 +344,12 @@ _WRITER_OBJECT = re.compile(
 
 def _belongs(key: str) -> bool:
     """Objects of the layout that entries do not name one by one."""
-    return key == layout.IDENTITY or layout.index_of(key) is not None or layout.size_of_statement(key) is not None
+    return (
+        layout.is_canary(key)
+        or key == layout.IDENTITY
+        or layout.index_of(key) is not None
+        or layout.size_of_statement(key) is not None
+    )
 
 
 def _detection(asked: Asked) -> str:

@@ -9,7 +9,7 @@ and every verifier comes to the same answer:
   under the strictest rule: the longest time and the strongest mode of all. A record is proven by its entry and by a
   checkpoint over the whole log before it. With the log kept shorter than the segments, the last years of a segment's
   life would be years in which it can't be proven; and the log is small.
-* Spool objects fall under none: they are gone once sealed, and say themselves how long they are locked.
+* Spool objects and canaries fall under none: they are short-lived, and are locked as whoever puts them says.
 
 What a rule gave when an object was sealed is a **promise** and stands in the entry (docs/format.md §4.6). A rule
 changed later binds what is sealed later. Promises are only ever extended, by orders (archive/orders.py).
@@ -74,7 +74,7 @@ class Retention:
 
     def rule_of(self, key: str) -> Rule | None:
         """The rule an object falls under, None when nothing is promised for it."""
-        if key.startswith(SPOOL):
+        if key.startswith((SPOOL, layout.CANARIES)):
             return None
         source = layout.segment_source(key)
         return self.strictest if source is None else self.sources.get(source, self.default)

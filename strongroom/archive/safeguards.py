@@ -106,8 +106,8 @@ def judge_versions(
     key: str, versions: Sequence[ObjectVersion], over: Callable[[str], bool], where: Mapping[str, object]
 ) -> Iterator[Finding]:
     """What is wrong with the versions of one name, newest first. `over`: nothing keeps the object of this name."""
-    if key.startswith(SPOOL) or over(key):
-        return  # removing these leaves markers and versions on their way out
+    if key.startswith(SPOOL) or layout.is_canary(key) or over(key):
+        return  # removing these leaves markers and versions on their way out, and a canary is there to be overwritten
     kept = [version for version in versions if not version.marker]
     if len(kept) > 1:
         first, *later = reversed(kept)

@@ -112,9 +112,9 @@ class S3Store:
 
     def create(self, key: str, content: bytes | Path, *, retain_until: datetime | None = None) -> ObjectInfo:
         """See ObjectStore.create. Raises StoreRefused as well."""
-        where = self._where(key)
+        where = self.place(key)
         mark = secrets.token_hex(16)
-        headers = {"Metadata": {_MARK: mark}, **self._lock(key, retain_until), **self._encryption()}
+        headers = {"Metadata": {_MARK: mark}, **self._lock(key, retain_until), **self.encryption}
         size = content.stat().st_size if isinstance(content, Path) else len(content)
         for attempt in range(_CONFLICTS):
             try:
@@ -203,13 +203,13 @@ class S3Store:
             )
         with translated(key):
             self.client.put_object_retention(
-                **self._where(key, version), Retention={"Mode": mode, "RetainUntilDate": _whole_seconds(until)}
+                **self.place(key, version), Retention={"Mode": mode, "RetainUntilDate": _whole_seconds(until)}
             )
 
     def hold(self, key: str, version: str, on: bool) -> None:
         """See LockingStore.hold."""
         with translated(key):
-            self.client.put_object_legal_hold(**self._where(key, version), LegalHold={"Status": "ON" if on else "OFF"})
+            self.client.put_object_legal_hold(**self.place(key, version), LegalHold={"Status": "ON" if on else "OFF"})
 
     def region(self) -> str:
         """The bucket's Region as it says itself, "" when it doesn't. Raises StoreRefused, StoreUnavailable."""
@@ -263,7 +263,9 @@ class S3Store:
             return {}
         return {"ObjectLockMode": mode, "ObjectLockRetainUntilDate": _whole_seconds(max(until))}
 
-    def _encryption(self) -> dict[str, Any]:
+    @property
+    def encryption(self) -> dict[str, Any]:
+        """What every put says about its server-side encryption, as boto3 takes it."""
         if not self.options.kms_key:
             return {}
         return {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": self.options.kms_key}
@@ -330,12 +332,12 @@ class S3Store:
 
     def _asked_for(self, key: str, version: str) -> dict[str, Any]:
         """S3's answer with the body still to be read, which boto3 holds against the checksum that came with it."""
-        answer: dict[str, Any] = self.client.get_object(**self._where(key, version), ChecksumMode="ENABLED")
+        answer: dict[str, Any] = self.client.get_object(**self.place(key, version), ChecksumMode="ENABLED")
         return answer
 
     def _fetch_ranges(self, key: str, path: Path, facts: Mapping[str, Any]) -> None:
         """The very object that `facts` are about, range by range, then held against its checksum."""
-        where = self._where(key, _version(facts))
+        where = self.place(key, _version(facts))
         s3parts.fetch(self.client, self.options, where, facts["ETag"], facts["ContentLength"], path)
         self._check_parts(key, path, where, facts)
 
@@ -354,7 +356,7 @@ class S3Store:
             raise StoreUnavailable(f"{key}: what came is not what its checksum in S3 says", hint="try again")
 
     def _head(self, key: str, version: str) -> dict[str, Any]:
-        answer: dict[str, Any] = self.client.head_object(**self._where(key, version), ChecksumMode="ENABLED")
+        answer: dict[str, Any] = self.client.head_object(**self.place(key, version), ChecksumMode="ENABLED")
         return answer
 
     def _below_marker(self, key: str) -> str:
@@ -364,7 +366,7 @@ class S3Store:
         try:
             # A missing name is asked for all the time (is there a next entry?); its versions are looked at only when
             # S3 says that a marker is what hides it. S3 says so in every answer, compatible stores in this one.
-            self.client.head_object(**self._where(key))
+            self.client.head_object(**self.place(key))
         except ClientError as error:
             headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
             if code_of(error)[1] == 404 and headers.get("x-amz-delete-marker") != "true":
@@ -398,7 +400,8 @@ class S3Store:
             modified=item["LastModified"].astimezone(UTC),
         )
 
-    def _where(self, key: str, version: str = "") -> dict[str, str]:
+    def place(self, key: str, version: str = "") -> dict[str, str]:
+        """The bucket, key and version of an object, as boto3 takes them."""
         where = {"Bucket": self.bucket, "Key": self.prefix + checked_key(key)}
         return where | {"VersionId": version} if version else where
 
