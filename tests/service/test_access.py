@@ -21,6 +21,39 @@ READERS = {"investigator", "auditor", "admin"}
 RULES: dict[tuple[str, str], set[str]] = {
     ("POST", "/v1/ingest/{source}"): {"forwarder", "admin"},
     ("PUT", "/v1/ingest/{source}"): {"forwarder", "admin"},
+    ("GET", "/v1/ingest/{source}"): {"forwarder", "admin"},
+    ("HEAD", "/v1/ingest/{source}"): {"forwarder", "admin"},
+    ("POST", "/v1/firehose/{source}"): {"forwarder", "admin"},
+    ("POST", "/v1/eventbridge/{source}"): {"forwarder", "admin"},
+    **{
+        ("POST", path): {"forwarder", "admin"}
+        for path in (
+            *("/v1/sns", "/v1/logs", "/otlp/v1/logs", "/loki/api/v1/push", "/api/prom/push", "/upload"),
+            *("/services/collector", "/services/collector/event", "/services/collector/event/1.0"),
+            *("/services/collector/raw", "/services/collector/raw/1.0"),
+            *("/services/collector/ack", "/services/collector/ack/1.0"),
+        )
+    },
+    **{
+        (method, path): {"forwarder", "admin"}
+        for path in ("/elastic/_bulk", "/elastic/{index}/_bulk", "/_bulk")
+        for method in ("POST", "PUT")
+    },
+    **{
+        ("GET", path): {"forwarder", "admin"}
+        for path in (
+            *("/elastic", "/elastic/", "/elastic/_license", "/elastic/_cluster/health"),
+            *("/elastic/_cat/health", "/_cat/health"),
+            *("/elastic/_index_template/{name}", "/elastic/_ilm/policy/{name}"),
+        )
+    },
+    **{
+        (method, path): {"forwarder", "admin"}
+        for method, path in (
+            *(("HEAD", "/elastic"), ("HEAD", "/elastic/"), ("HEAD", "/elastic/_index_template/{name}")),
+            *(("PUT", "/elastic/_index_template/{name}"), ("PUT", "/elastic/_ilm/policy/{name}")),
+        )
+    },
     ("GET", "/v1/batches/{batch}"): EVERYBODY,
     ("GET", "/v1/receipts/{batch}"): EVERYBODY,
     ("POST", "/v1/receipts/check"): EVERYBODY,
@@ -50,6 +83,8 @@ RULES: dict[tuple[str, str], set[str]] = {
 FILLED = {
     "{source}": "no_such_source",
     "{batch}": "0" * 64,
+    "{name}": "none",
+    "{index}/_bulk": "none/_bulk",
     "{index}": "0",
     "{run}": "none",
     "{report}": "none",
