@@ -1,4 +1,4 @@
-"""A KMS API on loopback, in a process of its own (moto)."""
+"""AWS on loopback (KMS, S3, SQS, …), in a process of its own: moto."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "test",
@@ -26,8 +27,8 @@ def running() -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    command = [sys.executable, "-m", "tests.moto_server", "-H", "127.0.0.1", "-p", str(port)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": Path(__file__).parents[1]}
     process = subprocess.Popen(command, env=os.environ | ENVIRONMENT, **quiet)
     try:
         for _ in range(300):

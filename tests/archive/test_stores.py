@@ -2,18 +2,50 @@
 
 import errno
 import os
+import pickle
+import tempfile
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from strongroom.archive.errors import FormatError, ObjectExists, ObjectMissing, StoreUnavailable
-from strongroom.archive.stores import DirectoryStore, ObjectStore
+from strongroom.archive.stores import DirectoryStore, ObjectStore, S3Store
+
+NewStore = Callable[[], AbstractContextManager[ObjectStore]]
+
+
+@pytest.fixture(scope="module", params=["directory", "s3"])
+def new_store(request: pytest.FixtureRequest) -> NewStore:
+    """Makes empty stores, each for as long as a context lasts."""
+    if request.param == "s3":
+        s3 = request.getfixturevalue("s3")
+        bucket = s3.new_bucket()
+        prefixes = (f"store-{number}" for number in range(1000))
+        options = s3.options
+
+        @contextmanager
+        def in_bucket() -> Iterator[ObjectStore]:
+            yield S3Store.open(bucket, next(prefixes), options=options)
+
+        return in_bucket
+
+    @contextmanager
+    def in_folder() -> Iterator[ObjectStore]:
+        with tempfile.TemporaryDirectory() as folder:
+            yield DirectoryStore(Path(folder), create=True)
+
+    return in_folder
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> ObjectStore:
-    return DirectoryStore(tmp_path / "store", create=True)
+def store(new_store: NewStore) -> Iterator[ObjectStore]:
+    with new_store() as made:
+        yield made
 
 
 def test_create_get_head(store: ObjectStore, tmp_path: Path) -> None:
@@ -60,6 +92,45 @@ def test_listing_is_in_name_order_and_can_resume(store: ObjectStore) -> None:
     assert [info.key for info in store.list("a/")] == sorted(name for name in names if name.startswith("a/"))
     assert [info.key for info in store.list("a/", "a/10")] == ["a/2-", "a/2/x"]
     assert list(store.list("zzz/")) == []
+
+
+_NAMES = st.from_regex(r"[a-c=.\-]{1,3}(/[a-b1]{1,2}){0,2}", fullmatch=True).filter(
+    lambda name: not {".", ".."} & set(name.split("/"))
+)
+
+
+@settings(max_examples=8)
+@given(names=st.sets(_NAMES, max_size=8), prefix=_NAMES, after=_NAMES)
+def test_listing_equals_a_sorted_list(new_store: NewStore, names: set[str], prefix: str, after: str) -> None:
+    with new_store() as store:
+        held = set()
+        for name in names:
+            try:
+                store.create(name, name.encode())
+                held.add(name)
+            except (StoreUnavailable, ObjectExists):  # a folder can't be a file as well
+                assert isinstance(store, DirectoryStore)
+        for start, last in (("", ""), (prefix, ""), (prefix[:1], after), ("", after)):
+            expected = sorted(name for name in held if name.startswith(start) and name > last)
+            assert [info.key for info in store.list(start, last)] == expected
+        assert all(store.head(name) == info for name in held for info in store.list(name) if info.key == name)
+
+
+def test_fetched_into_a_new_file(store: ObjectStore, tmp_path: Path) -> None:
+    info = store.create("a/b", bytes(range(256)) * 999)
+    store.fetch("a/b", tmp_path / "copy", info.version)
+    assert (tmp_path / "copy").read_bytes() == store.get("a/b", info.version)
+    with pytest.raises((OSError, StoreUnavailable), match="exists"):
+        store.fetch("a/b", tmp_path / "copy")
+    with pytest.raises(ObjectMissing):
+        store.fetch("a/none", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_can_be_sent_to_another_process(store: ObjectStore) -> None:
+    store.create("a/b", b"bytes")
+    there = pickle.loads(pickle.dumps(store))
+    assert (there.get("a/b"), there.description) == (b"bytes", store.description)
 
 
 def test_missing(store: ObjectStore) -> None:
