@@ -16,6 +16,10 @@ behind or damaged, and is brought up to date or rebuilt at the next start.
                                                                 flagged `repeated-content`: shippers do send identical
                                                                 batches that both happened
     else                                                        new
+
+The window is the whole archive, as far as the log has been followed. Two writers that are sent the same delivery at
+once may both take it; with a key, both give it the same id, and the second to commit leaves its records out
+(`sealed_elsewhere`, ingest/commit.py).
 """
 
 from __future__ import annotations
@@ -30,17 +34,24 @@ from pathlib import Path
 from typing import Literal
 
 from strongroom.archive import details as details_format
+from strongroom.archive import layout
+from strongroom.archive.contents import Contents
 from strongroom.archive.details import BatchFacts
 from strongroom.archive.entry import Entry, WriterRange, parse_timestamp
 from strongroom.archive.errors import FormatError, ObjectMissing
 from strongroom.archive.log import Log
-from strongroom.archive.stores.store import ObjectStore
+from strongroom.archive.readahead import REMOTE_THREADS, in_order
 from strongroom.ingest.errors import UnknownBatch
 from strongroom.ingest.frames import EPOCH, BatchHeader
 
 INDEX = "batches.sqlite"
 """Name of the index in a writer's folder."""
 
+ELSEWHERE = "sealed-elsewhere"
+"""Flag of a batch in the details of an entry that has none of its records, because an earlier entry has them."""
+
+_NAMES = 500
+_LAST_ENTRY = 1 << 62
 SCHEMA_VERSION = 1
 _SCHEMA = """
 CREATE TABLE batches (
@@ -148,6 +159,7 @@ class Batches:
     def __init__(self, path: Path, writer_id: str) -> None:
         """Open the index; a missing, damaged or older one is started anew (`follow` fills it)."""
         self._writer = writer_id
+        self._follow_lock = threading.Lock()  # an entry must not be counted twice
         self._write_lock, self._read_lock = threading.Lock(), threading.Lock()
         self._db = _open(path)
         # Answers must not wait for a transaction of the spool or the sealer: in WAL mode a reader never does.
@@ -235,14 +247,34 @@ class Batches:
 
     def follow(self, log: Log) -> None:
         """Read the entries appended since the last time and note the batches they seal. Raises StoreUnavailable."""
-        with self._write_lock:
-            (followed,) = self._db.execute("SELECT followed FROM progress").fetchone()
-        for entry in log.entries(followed):
-            facts = facts_of(entry, log.store)
-            with self._transaction():
-                if entry.writer is not None and entry.writer.complete:
-                    self._sealed(entry.writer, entry.index, facts)
-                self._db.execute("UPDATE progress SET followed = ?", (entry.index + 1,))
+        with self._follow_lock:
+            with self._write_lock:
+                (followed,) = self._db.execute("SELECT followed FROM progress").fetchone()
+            for entry, facts in _facts(log, followed):
+                with self._transaction():
+                    if entry.writer is not None and entry.writer.complete:
+                        self._sealed(entry.writer, entry.index, facts)
+                    self._db.execute("UPDATE progress SET followed = ?", (entry.index + 1,))
+
+    def sealed_elsewhere(
+        self, batches: Sequence[str], writer: str, epoch: int, first: int, last: int, before: int | None = None
+    ) -> set[str]:
+        """Which of these ids the log has sealed as other batches than this writer's first … last of this epoch.
+
+        `before`: by entries with a smaller index only.
+        """
+        found: set[str] = set()
+        for start in range(0, len(batches), _NAMES):
+            some = batches[start : start + _NAMES]
+            marks = ", ".join("?" * len(some))
+            with self._read_lock:
+                rows = self._reader.execute(
+                    f"SELECT id FROM batches WHERE id IN ({marks}) AND entry IS NOT NULL AND entry < ?"  # noqa: S608
+                    " AND NOT (writer = ? AND epoch = ? AND sequence BETWEEN ? AND ?)",
+                    (*some, _LAST_ENTRY if before is None else before, writer, epoch, first, last),
+                ).fetchall()
+            found.update(row[0] for row in rows)
+        return found
 
     def missing(self, epoch: int, first: int, next_: int) -> list[BatchState]:
         """Unsealed batches of this writer that the spool (first … next_-1 of `epoch`) does not hold: lost."""
@@ -262,6 +294,9 @@ class Batches:
             (entry, writer.id, writer.epoch, writer.first, writer.last),
         )
         for fact in facts:
+            if ELSEWHERE in fact.flags:
+                self._db.execute("UPDATE batches SET duplicates = duplicates + 1 WHERE id = ?", (fact.id,))
+                continue
             self._db.execute(
                 "INSERT INTO batches (id, writer, epoch, sequence, source, forwarder, key, sha256, bytes, received_at,"
                 " flags, entry, records, accepted, quarantined) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -324,18 +359,29 @@ def unsealed(path: Path, before: datetime, log: Callable[[], Log]) -> list[Batch
             (followed,) = db.execute("SELECT followed FROM progress").fetchone()
     if states:
         known = log()
-        sealed = {fact.id for entry in known.entries(followed) for fact in facts_of(entry, known.store)}
+        sealed = {fact.id for entry in known.entries(followed) for fact in facts_of(entry, known.contents)}
         states = [state for state in states if state.batch not in sealed]
     return states
 
 
-def facts_of(entry: Entry, store: ObjectStore) -> Sequence[BatchFacts]:
+def _facts(log: Log, start: int) -> Iterator[tuple[Entry, Sequence[BatchFacts]]]:
+    """The entries from `start` on with the batches they seal; read several at once from a remote store."""
+
+    def read(index: int) -> tuple[Entry, Sequence[BatchFacts]]:
+        entry = log.entry(index)
+        return entry, facts_of(entry, log.contents)
+
+    threads = 1 if log.store.local_path(layout.IDENTITY) is not None or log.size - start < 2 else REMOTE_THREADS
+    return in_order(read, range(start, log.size), threads=threads)
+
+
+def facts_of(entry: Entry, contents: Contents) -> Sequence[BatchFacts]:
     """The batches an entry seals. None where its details are gone or damaged: verification's business, not a reason to
     take no more deliveries."""
     if entry.writer is None or not entry.writer.complete or entry.details is None:
         return ()
     try:
-        return details_format.decode(store.get(entry.details.key)).batches
+        return details_format.decode(contents.read(entry.details)).batches
     except (ObjectMissing, FormatError):
         return ()
 

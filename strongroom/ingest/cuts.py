@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -47,9 +47,10 @@ def new_cut(first: int, last: int, *, whole: bool = False) -> Cut:
 class Cuts:
     """The cuts that are decided and not yet released, in order, kept in one file."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises SpoolDamaged when the file is there but not readable."""
+    def __init__(self, path: Path, decide: Callable[[Cut], None] = lambda _: None) -> None:
+        """`decide` hears of each cut before it counts. Raises SpoolDamaged when the file is there but not readable."""
         self._path = path
+        self._decide = decide
         try:
             self.pending = msgspec.json.decode(path.read_bytes(), type=list[Cut])
         except FileNotFoundError:
@@ -61,11 +62,14 @@ class Cuts:
             ) from None
 
     def add(self, cut: Cut) -> None:
-        """Decide a cut. Raises OSError."""
+        """Decide a cut. Raises OSError, and what `decide` raises."""
+        self._decide(cut)
         self._keep([*self.pending, cut])
 
     def replace(self, cut: Cut, by: Sequence[Cut]) -> None:
-        """Decide otherwise: nothing of `cut` is in the log. Raises OSError."""
+        """Decide otherwise: nothing of `cut` is in the log. Raises OSError, and what `decide` raises."""
+        for smaller in by:
+            self._decide(smaller)
         place = self.pending.index(cut)
         self._keep([*self.pending[:place], *by, *self.pending[place + 1 :]])
 

@@ -20,6 +20,7 @@ IngestError
 │   └── WriterFenced            the log knows a newer epoch of this writer: a second instance runs
 ├── SealFailed              a cut could not be sealed
 │   ├── CutTooLarge             a cut's records don't fit the format's bounds; it is cut smaller
+│   ├── SealedElsewhere         batches of a cut are in the log already: another writer had them too
 │   └── SealConflict            the log holds something else than what this spool says was sealed
 ├── PullError               an object that was to be fetched from a bucket
 │   ├── BucketUnavailable       transient: bucket or queue did not answer, or throttle
@@ -34,6 +35,7 @@ IngestError
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import ClassVar
 
 from strongroom.archive.errors import StrongroomError
@@ -159,6 +161,16 @@ class CutTooLarge(SealFailed):
     """A cut needs more memory or more row groups than the bounds allow."""
 
     code = "cut-too-large"
+
+
+class SealedElsewhere(SealFailed):
+    """Another writer sealed `batches` (ids) of a cut first; the cut is built again without their records."""
+
+    code = "sealed-elsewhere"
+
+    def __init__(self, batches: Set[str]) -> None:
+        super().__init__(f"{len(batches)} batches were sealed by another writer first")
+        self.batches = frozenset(batches)
 
 
 class SealConflict(SealFailed):

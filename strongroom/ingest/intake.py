@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine, Set
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 
 from strongroom.archive import canonical
-from strongroom.archive.errors import StrongroomError
+from strongroom.archive.errors import StoreUnavailable, StrongroomError
 from strongroom.archive.log import Log
 from strongroom.archive.note import NoteSigner
 from strongroom.archive.stores.store import ObjectStore
@@ -27,9 +28,10 @@ from strongroom.ingest.builders import Builders, WorkerDied
 from strongroom.ingest.commit import Committer
 from strongroom.ingest.decode import Decoded
 from strongroom.ingest.delivery import Body, Memory, Upload
-from strongroom.ingest.errors import IntakeStopped, UnknownSource
+from strongroom.ingest.diskless import IN_THE_CLEAR, BucketRules
+from strongroom.ingest.errors import IntakeStopped, IntakeUnavailable, UnknownSource
 from strongroom.ingest.frames import EPOCH, BatchHeader
-from strongroom.ingest.recovery import State, open_state
+from strongroom.ingest.recovery import Opening, State, open_state
 from strongroom.ingest.sealer import Sealer
 from strongroom.ingest.sources import BUILT_IN, Registry
 from strongroom.ingest.turns import Turns
@@ -46,7 +48,11 @@ __all__ = ["Accepted", "BatchState", "Counters", "Intake", "IntakeLimits", "Orig
 
 @dataclass(frozen=True, slots=True)
 class IntakeLimits:
-    """Bounds, in bytes and seconds. `workers`: processes that build segments (0: a thread of this process)."""
+    """Bounds, in bytes and seconds. `workers`: processes that build segments (0: a thread of this process).
+
+    `diskless`: batches are spooled in the bucket. Then, every `takeover_seconds`, what other lives left there is looked
+    for; a writer is taken for gone after `abandoned_seconds` without an entry (0: never).
+    """
 
     max_body_bytes: int = 64 << 20
     max_expanded_bytes: int = 256 << 20
@@ -56,6 +62,9 @@ class IntakeLimits:
     seal_age_seconds: float = 30.0
     heartbeat_seconds: float = 300.0
     workers: int = 1
+    diskless: bool = False
+    takeover_seconds: float = 60.0
+    abandoned_seconds: float = 1800.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +110,14 @@ class Intake:
         limits: IntakeLimits | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         registry: Registry = BUILT_IN,
+        rules: BucketRules = IN_THE_CLEAR,
     ) -> None:
-        """`directory`: this writer's own state, outside the archive. Nothing is touched before `start`."""
+        """`directory`: this writer's own state, outside the archive. `rules`: how batches are spooled in the bucket.
+
+        Nothing is touched before `start`.
+        """
         self._registry = registry
+        self._rules = rules
         self._store = store
         self._log = log
         self._directory = directory
@@ -125,14 +139,18 @@ class Intake:
 
         Raises SpoolLocked, SpoolDamaged, SpoolUnavailable, StoreUnavailable.
         """
-        state = await asyncio.to_thread(
-            open_state,
-            self._directory,
+        opening = Opening(
+            directory=self._directory,
             writer_id=self._writer_id,
             log=self._log,
             limit_bytes=self._limits.spool_bytes,
+            max_expanded_bytes=self._limits.max_expanded_bytes,
             clock=self._clock,
+            diskless=self._limits.diskless,
+            rules=self._rules,
+            registry=self._registry,
         )
+        state = await asyncio.to_thread(open_state, opening)
         self._builders = Builders(self._limits.workers)
         self._sealer = Sealer(
             spool=state.spool,
@@ -140,7 +158,7 @@ class Intake:
             writer=state.writer,
             log=self._log,
             batches=state.batches,
-            committer=Committer(self._store, self._log, state.writer, self._clock),
+            committer=Committer(self._store, self._log, state.writer, self._clock, state.batches),
             builders=self._builders,
             sign_checkpoint=self._sign_checkpoint,
             limits=self._limits,
@@ -149,6 +167,7 @@ class Intake:
             registry=self._registry,
         )
         self._sealing = asyncio.create_task(self._sealer.run(), name="sealer")
+        self._taking_over = asyncio.create_task(self._take_over(state), name="takeover")
         self._open, self._stopping = state, False
 
     async def stop(self) -> None:
@@ -171,8 +190,10 @@ class Intake:
         state, self._open = self._open, None
         if state is None:
             return
-        self._sealing.cancel()
-        await asyncio.gather(self._sealing, return_exceptions=True)
+        work = (self._sealing, self._taking_over)
+        for task in work:
+            task.cancel()
+        await asyncio.gather(*work, return_exceptions=True)
         await asyncio.to_thread(self._builders.close)
         await asyncio.to_thread(state.close)
 
@@ -274,6 +295,7 @@ class Intake:
     async def _deliver(self, body: Body, source: str, origin: Origin, idempotency_key: str | None) -> Accepted:
         if self._stopping:
             raise IntakeStopped("the intake is stopping", hint="send again in a few seconds")
+        self._must_lead()
         intended = source
         if body.refusal is not None:
             source = _QUARANTINE
@@ -354,6 +376,28 @@ class Intake:
         sequence = await asyncio.wrap_future(state.spool.append(header, chunks))
         self._sealer.noticed()
         return self._accepted(spooled_state(header, state.writer.id, state.writer.epoch, sequence), duplicate=False)
+
+    def _must_lead(self) -> None:
+        # Sealing would fail. What was acknowledged before the log was seen to say so is taken over by the other one.
+        writer = self._state().writer
+        known = self._log.next_of(writer.id)
+        if known is not None and known[0] > writer.epoch:
+            raise IntakeStopped("another instance took over this writer's id", hint="send again: to the other one")
+
+    async def follow(self) -> None:
+        """Learn what other writers sealed, so that a repetition of it is recognised. Raises StoreUnavailable."""
+        await asyncio.to_thread(self._state().batches.follow, self._log)
+
+    async def _take_over(self, state: State) -> None:
+        """Look, as long as this runs, for batches that other lives left in the bucket."""
+        while self._limits.diskless:
+            await asyncio.sleep(self._limits.takeover_seconds)
+            with suppress(StoreUnavailable, IntakeUnavailable):  # the next round tries again
+                taken = await asyncio.to_thread(state.takeover.own)
+                if self._limits.abandoned_seconds:
+                    taken += await asyncio.to_thread(state.takeover.abandoned, self._limits.abandoned_seconds)
+                if taken:
+                    self._sealer.noticed()
 
     def _must_be_source(self, name: str, *, but: Set[str]) -> None:
         allowed = set(self._registry.sources) - but

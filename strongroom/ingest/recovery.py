@@ -8,6 +8,11 @@
     batches.sqlite missing, damaged or behind       filled from the log's details and the spool
     the index knows an unsealed batch that no       its bytes are lost (a disk that lied about an fsync, a spool moved
     spool file holds                                away): an `incident` entry names it, its sender may send it again
+    batches in the bucket (ingest/diskless.py)      next epoch, always; the disk may be empty. A commit of which the log
+                                                    has some parts is finished first, under its own epoch; the rest is
+                                                    taken over (ingest/takeover.py)
+
+Which of the two spools is in use may change between two starts: what either holds is taken over.
 
 Everything here may be interrupted at any point and is simply done again.
 """
@@ -17,19 +22,24 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 from strongroom.archive.entry import Draft
 from strongroom.archive.log import Log
+from strongroom.ingest import diskless
 from strongroom.ingest import spool as spools
 from strongroom.ingest import writer as writers
 from strongroom.ingest.batches import INDEX, Batches
+from strongroom.ingest.build import Job, build
 from strongroom.ingest.commit import Committer
 from strongroom.ingest.cuts import Cuts
-from strongroom.ingest.errors import UnknownBatch
-from strongroom.ingest.spool import Spool
+from strongroom.ingest.diskless import IN_THE_CLEAR, Bucket, BucketRules
+from strongroom.ingest.errors import SealedElsewhere, UnknownBatch
+from strongroom.ingest.sources import BUILT_IN, Registry
+from strongroom.ingest.spool import DISK, Spool
+from strongroom.ingest.takeover import Takeover
 from strongroom.ingest.writer import DirectoryLock, Writer
 
 _CUTS = "cuts.json"
@@ -46,6 +56,7 @@ class State:
     spool: Spool
     cuts: Cuts
     batches: Batches
+    takeover: Takeover
     work: Path
 
     def close(self) -> None:
@@ -55,55 +66,116 @@ class State:
         self.lock.close()
 
 
-def open_state(directory: Path, *, writer_id: str, log: Log, limit_bytes: int, clock: Callable[[], datetime]) -> State:
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What opening a state directory needs to know.
+
+    `limit_bytes`: of the spool. `max_expanded_bytes`: of one batch. `diskless`: new batches are spooled in the bucket;
+    `rules` also say how to read those that are there.
+    """
+
+    directory: Path
+    writer_id: str
+    log: Log
+    limit_bytes: int
+    max_expanded_bytes: int
+    clock: Callable[[], datetime]
+    diskless: bool = False
+    rules: BucketRules = IN_THE_CLEAR
+    registry: Registry = BUILT_IN
+
+    @property
+    def copies(self) -> Path:
+        """Where copies of spool objects lie: of this life only."""
+        return self.directory / "copies"
+
+
+def open_state(opening: Opening) -> State:
     """Lock and open the state directory, making good what a crash left. Blocking.
 
     Raises SpoolLocked, SpoolDamaged, SpoolUnavailable, StoreUnavailable.
     """
+    directory, log, clock = opening.directory, opening.log, opening.clock
     with ExitStack() as opened:
         lock = DirectoryLock(directory)
         opened.callback(lock.close)
         log.refresh()
         work = directory / "work"
-        shutil.rmtree(work, ignore_errors=True)
-        batches = Batches(directory / INDEX, writer_id)
+        for folder in (work, opening.copies):
+            shutil.rmtree(folder, ignore_errors=True)
+        batches = Batches(directory / INDEX, opening.writer_id)
         opened.callback(batches.close)
         batches.follow(log)
-        writer, spool = _open_spool(directory, writer_id, log, batches, limit_bytes, clock)
+        _finish_commit(opening, batches)
+        writer = _writer(opening)
+        bucket = Bucket(log.store, writer, opening.rules, clock)
+        spool = _spool(opening, writer.epoch, batches, bucket)
+        known = log.next_of(writer.id)
+        if known is not None and known[0] == writer.epoch and known[1] > spool.next:
+            spool.close()  # the spool is behind the log: restored from a backup
+            writer = writers.claim(directory, writer.id, log, clock())
+            bucket = Bucket(log.store, writer, opening.rules, clock)
+            spool = _spool(opening, writer.epoch, batches, bucket)
         opened.callback(spool.close)
         batches.spooled(writer.epoch, spool.headers(log.standing(writer.id, writer.epoch).sealed + 1))
         _adopt_earlier(directory / "spool", writer, spool, batches, log, clock)
+        takeover = Takeover(
+            store=log.store, log=log, writer=writer, spool=spool, batches=batches, rules=opening.rules, clock=clock
+        )
+        takeover.own()
         _report_lost(log, writer, spool, batches, clock)
-        cuts = Cuts(_epoch_folder(directory, writer.epoch) / _CUTS)
+        path = _folder(opening, writer.epoch) / _CUTS
+        cuts = Cuts(path, bucket.decide) if opening.diskless else Cuts(path)
         opened.pop_all()
-        return State(lock, writer, spool, cuts, batches, work)
+        return State(lock, writer, spool, cuts, batches, takeover, work)
 
 
-def _open_spool(
-    directory: Path,
-    writer_id: str,
-    log: Log,
-    batches: Batches,
-    limit_bytes: int,
-    clock: Callable[[], datetime],
-) -> tuple[Writer, Spool]:
+def _writer(opening: Opening) -> Writer:
+    """The writer in the epoch it goes on with, or in a new one."""
+    directory, log, writer_id = opening.directory, opening.log, opening.writer_id
     writer = writers.recall(directory, writer_id)
     known = log.next_of(writer_id)
-    if writer is not None and (known is None or known[0] <= writer.epoch):
-        spool = _spool(directory, writer.epoch, batches, limit_bytes)
-        if known is None or known[0] < writer.epoch or known[1] <= spool.next:
-            return writer, spool
-        spool.close()
-    writer = writers.claim(directory, writer_id, log, clock())
-    return writer, _spool(directory, writer.epoch, batches, limit_bytes)
+    goes_on = writer is not None and (known is None or known[0] <= writer.epoch)
+    if opening.diskless or not goes_on or writer is None:
+        return writers.claim(directory, writer_id, log, opening.clock())
+    if diskless.unsealed(log.store, log, writer.id, writer.epoch):  # it was spooled in the bucket until now
+        return writers.claim(directory, writer_id, log, opening.clock())
+    return writer
 
 
-def _spool(directory: Path, epoch: int, batches: Batches, limit_bytes: int) -> Spool:
+def _finish_commit(opening: Opening, batches: Batches) -> None:
+    """Complete the commit of a life whose spool is in the bucket, when the log has only some of its entries."""
+    log, known = opening.log, opening.log.next_of(opening.writer_id)
+    if known is None:
+        return
+    old = Writer(opening.writer_id, known[0])
+    parts = log.standing(old.id, old.epoch).parts
+    if not parts or parts[0].writer is None or _folder(opening, old.epoch, in_bucket=False).exists():
+        return
+    cut = diskless.read_cut(log.store, old, parts[0].writer.first, parts[0].writer.last, opening.rules)
+    if cut is None:
+        return
+    folder = opening.copies / "unfinished"
+    spools.make_folder(folder)
+    frames = diskless.copy_range(log.store, log, old, cut, opening.rules, folder)
+    if len(frames) != cut.last - cut.first + 1:
+        return
+    committer = Committer(log.store, log, old, opening.clock, batches)
+    job = Job(cut, old, tuple(frames), opening.max_expanded_bytes, str(folder), opening.registry)
+    try:
+        committer.commit(cut, build(job))
+    except SealedElsewhere as error:
+        committer.commit(cut, build(replace(job, elsewhere=error.batches)))
+    batches.follow(log)
+
+
+def _spool(opening: Opening, epoch: int, batches: Batches, bucket: Bucket) -> Spool:
     return Spool(
-        _epoch_folder(directory, epoch),
+        _folder(opening, epoch),
         epoch=epoch,
-        limit_bytes=limit_bytes,
+        limit_bytes=opening.limit_bytes,
         on_durable=lambda group: batches.spooled(epoch, group),
+        durability=bucket if opening.diskless else DISK,
     )
 
 
@@ -111,6 +183,7 @@ def _adopt_earlier(
     folder: Path, writer: Writer, spool: Spool, batches: Batches, log: Log, clock: Callable[[], datetime]
 ) -> None:
     """Move what earlier epochs left unsealed into the current one, then remove their folders."""
+    spools.make_folder(folder)
     for earlier in sorted(path for path in folder.iterdir() if path.name.isdigit() and int(path.name) != writer.epoch):
         epoch = int(earlier.name)
         old = Spool(earlier, epoch=epoch, limit_bytes=0, on_durable=lambda _: None)
@@ -146,5 +219,7 @@ def _report_lost(log: Log, writer: Writer, spool: Spool, batches: Batches, clock
             batches.forget(batch)
 
 
-def _epoch_folder(directory: Path, epoch: int) -> Path:
-    return directory / "spool" / str(epoch)
+def _folder(opening: Opening, epoch: int, *, in_bucket: bool | None = None) -> Path:
+    """Where an epoch's spool files lie: the spool itself, or copies of what is in the bucket."""
+    copies = opening.diskless if in_bucket is None else in_bucket
+    return (opening.copies if copies else opening.directory / "spool") / str(epoch)

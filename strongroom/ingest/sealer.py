@@ -26,6 +26,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -36,7 +37,7 @@ from strongroom.ingest.build import Built, Job, build
 from strongroom.ingest.builders import Builders
 from strongroom.ingest.commit import Committer
 from strongroom.ingest.cuts import Cut, Cuts, new_cut
-from strongroom.ingest.errors import SealFailed, SpoolDamaged, SpoolUnavailable
+from strongroom.ingest.errors import SealedElsewhere, SealFailed, SpoolDamaged
 from strongroom.ingest.frames import EPOCH
 from strongroom.ingest.sources import Registry
 from strongroom.ingest.spool import Spool
@@ -110,6 +111,7 @@ class Sealer:
         self._building: deque[tuple[Cut, Job, asyncio.Task[Built]]] = deque()
         self._jobs = 0
         self._tries: dict[int, int] = {}
+        self._elsewhere: dict[int, set[str]] = {}  # by a cut's first batch: what another writer sealed of it
         self._sealed = self._released = -1
         self._filling = _Filling(0, 0)
         self._wanted = -1
@@ -202,12 +204,12 @@ class Sealer:
             await self._start(cut)
         while len(self._building) < ahead and self._is_due():
             cut = new_cut(self._filling.first, self._filling.next - 1)
-            try:
-                await asyncio.to_thread(self._cuts.add, cut)
-            except OSError as error:
-                raise SpoolUnavailable(f"can't write down a cut: {error.strerror}", hint="check the disk") from error
+            await self._persist(partial(self._decide, cut))
             self._filling = _Filling(cut.last + 1, cut.last + 1)
             await self._start(cut)
+
+    async def _decide(self, cut: Cut) -> None:
+        await asyncio.to_thread(self._cuts.add, cut)
 
     def _is_due(self) -> bool:
         filling, limits = self._filling, self._limits
@@ -246,7 +248,8 @@ class Sealer:
             )
         self._jobs += 1
         folder = str(self._work / str(self._jobs))
-        job = Job(cut, self._writer, frames, self._limits.max_expanded_bytes, folder, self._registry)
+        elsewhere = frozenset(self._elsewhere.get(cut.first, ()))
+        job = Job(cut, self._writer, frames, self._limits.max_expanded_bytes, folder, self._registry, elsewhere)
         self._building.append((cut, job, asyncio.ensure_future(self._builders.run(build, job))))
 
     async def _seal(self, cut: Cut, job: Job, building: asyncio.Task[Built]) -> None:
@@ -261,9 +264,16 @@ class Sealer:
         except Exception as error:  # the boundary to the worker process: whatever it was, other cuts must go on
             await self._isolate(cut, error)
             return
-        await self._persist(lambda: self._commit(cut, built))
+        try:
+            await self._persist(lambda: self._commit(cut, built))
+        except SealedElsewhere as error:
+            self._elsewhere.setdefault(cut.first, set()).update(error.batches)
+            await self._abandon_builds()
+            await self._start(cut)
+            return
         self._building.popleft()
         self._tries.pop(cut.first, None)
+        self._elsewhere.pop(cut.first, None)
         shutil.rmtree(job.folder, ignore_errors=True)
         self._released = cut.last
         self._announce()
@@ -296,7 +306,7 @@ class Sealer:
             # An earlier life may have put objects of the wider cut; say so, or they look like foreign ones.
             await self._persist(lambda: asyncio.to_thread(self._committer.disown, cut))
         self._tries.pop(cut.first)
-        await asyncio.to_thread(self._cuts.replace, cut, cut.smaller())
+        await self._persist(lambda: asyncio.to_thread(self._cuts.replace, cut, cut.smaller()))
 
     async def _abandon_builds(self) -> None:
         tasks = [task for *_, task in self._building]

@@ -1,8 +1,9 @@
-"""The spool: acknowledged batches on this machine's disk until they are sealed.
+"""The spool: acknowledged batches until they are sealed, on this machine's disk or (ingest/diskless.py) in the bucket.
 
 `append` returns a future that resolves when the batch is durable *and* known to the index of batches; that is the
 acknowledgement. One writer thread serves all appends: whatever waits when it comes round is written with one system
-call and made durable with one fdatasync (group commit). Batches get consecutive sequence numbers from 0 in each epoch.
+call and made durable at once (group commit): by one fdatasync, or by one put. Batches get consecutive sequence numbers
+from 0 in each epoch. What is said below of fsync is the disk's part, `Disk`.
 
 What a crash leaves, after each step:
 
@@ -30,9 +31,9 @@ import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from strongroom.archive import durable
 from strongroom.ingest import frames
@@ -40,6 +41,7 @@ from strongroom.ingest.errors import IntakeUnavailable, SpoolDamaged, SpoolFull,
 from strongroom.ingest.frames import Bad, BatchHeader, FileHeader, Frame
 
 FILE_BYTES = 64 << 20
+GROUP_BATCHES = 1000
 _GROUP_BYTES = 64 << 20
 _WRITEV_PIECES = 512
 _SUFFIX = ".spool"
@@ -54,6 +56,62 @@ class FrameAt:
     path: str
     offset: int
     sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What one commit makes durable: the frames first … last, which begin at byte `start` of a spool file."""
+
+    header: FileHeader
+    start: int
+    first: int
+    last: int
+    pieces: Sequence[bytes]
+
+
+class Durability(Protocol):
+    """What makes spooled bytes survive. Called by the spool's writer thread alone."""
+
+    @property
+    def file_bytes(self) -> int:
+        """A file of so many bytes gets no further group."""
+        ...
+
+    @property
+    def linger_seconds(self) -> float:
+        """How long a group waits for more batches to share its cost."""
+        ...
+
+    def create(self, path: Path, content: bytes) -> None:
+        """Make a new file that begins with `content`. Raises OSError."""
+        ...
+
+    def keep(self, descriptor: int, group: Group) -> None:
+        """Return when the group, which is written to the open file, is durable.
+
+        Raises SpoolUnavailable when it does not count and the next one may succeed; OSError when nothing can be
+        promised about this file any more.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """Durable on this machine's disk: fdatasync."""
+
+    file_bytes: int = FILE_BYTES
+    linger_seconds: float = 0.0
+
+    def create(self, path: Path, content: bytes) -> None:
+        """See Durability.create."""
+        durable.replace(path, content)
+
+    def keep(self, descriptor: int, group: Group) -> None:
+        """See Durability.keep."""
+        os.fdatasync(descriptor)
+
+
+DISK = Disk()
 
 
 @dataclass(slots=True)
@@ -88,7 +146,7 @@ class _Append:
 class Spool:
     """The spool files of one epoch of one writer, in `folder`. One process at a time (ingest/writer.py holds the lock).
 
-    `on_durable` is called in the writer thread with the (sequence, header) pairs of a group after its fdatasync and
+    `on_durable` is called in the writer thread with the (sequence, header) pairs of a group once it is durable and
     before their futures resolve; when it raises, the group is undone and refused.
     """
 
@@ -99,13 +157,13 @@ class Spool:
         epoch: int,
         limit_bytes: int,
         on_durable: Callable[[Durable], None],
-        file_bytes: int = FILE_BYTES,
+        durability: Durability = DISK,
     ) -> None:
         """Open the spool, reading every frame. Raises SpoolDamaged, SpoolUnavailable."""
         self._folder = folder
         self._epoch = epoch
         self._limit = limit_bytes
-        self._file_bytes = file_bytes
+        self._durability = durability
         self._on_durable = on_durable
         self._lock = threading.Lock()
         self._broken = ""
@@ -231,14 +289,14 @@ class Spool:
         while True:
             item = self._queue.get()
             group: list[_Append] = []
-            size = 0
+            size, until = 0, time.monotonic() + self._durability.linger_seconds
             while isinstance(item, _Append):
                 group.append(item)
                 size += item.bytes
-                if size > _GROUP_BYTES:
+                if size > _GROUP_BYTES or len(group) == GROUP_BATCHES:
                     break
                 try:
-                    item = self._queue.get_nowait()
+                    item = self._queue.get(timeout=max(until - time.monotonic(), 0.0))
                 except queue.Empty:
                     break
             if group:
@@ -253,6 +311,10 @@ class Spool:
         start = file.size
         try:
             self._check()
+            if file.offsets and file.size >= self._durability.file_bytes:
+                self._rotate()
+                file = self._files[-1]
+                start = file.size
             pieces: list[bytes] = []
             added: list[tuple[int, int, BatchHeader]] = []
             offset = start
@@ -262,7 +324,7 @@ class Spool:
                 pieces += encoded
                 offset += size
             self._write(pieces, start)
-            self._sync()
+            self._sync(Group(file.header, start, file.next, file.next + len(group) - 1, pieces))
             # The index must know a batch before its sender may hear of it: a second delivery can come at once.
             self._on_durable([(sequence, header) for _, sequence, header in added])
         except Exception as error:  # whatever failed, the senders must be told and nothing may count as stored
@@ -279,9 +341,6 @@ class Spool:
         self._settle(group)
         for item, (_, sequence, _) in zip(group, added, strict=True):
             item.done.set_result(sequence)
-        if file.size >= self._file_bytes:
-            with suppress(SpoolUnavailable):  # only a new file failed: the next append will say so
-                self._rotate()
 
     def _settle(self, group: list[_Append]) -> None:
         with self._lock:
@@ -298,9 +357,9 @@ class Spool:
                 if views:
                     views[0] = views[0][written:]
 
-    def _sync(self) -> None:
+    def _sync(self, group: Group) -> None:
         try:
-            os.fdatasync(self._descriptor)
+            self._durability.keep(self._descriptor, group)
         except OSError as error:
             self._broken = f"fsync failed: {error.strerror}"
             raise
@@ -344,7 +403,7 @@ class Spool:
     def _create(self, first: int) -> _File:
         header = FileHeader(secrets.token_bytes(frames.MARKER_BYTES), self._epoch, first)
         path = self._folder / f"{first:020d}{_SUFFIX}"
-        durable.replace(path, frames.encode_file_header(header))
+        self._durability.create(path, frames.encode_file_header(header))
         return _File(path, header, frames.FILE_HEADER_BYTES)
 
     def _load(self) -> list[_File]:

@@ -23,6 +23,7 @@ from strongroom.archive.signer import Signer
 from strongroom.archive.stores import DirectoryStore, ObjectInfo
 from strongroom.archive.trust import Trust
 from strongroom.archive.verify import verify
+from strongroom.ingest.diskless import BucketRules
 from strongroom.ingest.intake import Accepted, Intake, IntakeLimits, Origin
 from strongroom.ingest.sources import BUILT_IN, SOURCES, Registry
 
@@ -97,6 +98,7 @@ class House:
 
     root: Path
     limits: IntakeLimits = LIMITS
+    rules: BucketRules = field(default_factory=BucketRules)
     store: FaultyStore = field(init=False)
     signers: list[keys.LocalSigner] = field(init=False)
 
@@ -120,6 +122,7 @@ class House:
             receipt_signer=self.receipts,
             sign_checkpoint=signer.sign,
             registry=registry,
+            rules=self.rules,
             limits=replace(self.limits, **limits),  # type: ignore[arg-type]
         )
 

@@ -237,7 +237,7 @@ def test_the_bound_counts_what_is_still_being_written(tmp_path: Path, monkeypatc
 
 
 def test_files_rotate_and_are_released_but_the_newest_carries_the_numbers_on(tmp_path: Path) -> None:
-    found = Spool(tmp_path, epoch=1, limit_bytes=1 << 30, on_durable=lambda _: None, file_bytes=300)
+    found = Spool(tmp_path, epoch=1, limit_bytes=1 << 30, on_durable=lambda _: None, durability=spool.Disk(300))
     for number in range(6):
         found.append(header(number), [b"x" * 200]).result()
     assert found.rotate().result() == 6
@@ -251,7 +251,7 @@ def test_files_rotate_and_are_released_but_the_newest_carries_the_numbers_on(tmp
 
 
 def test_a_missing_file_in_between_is_noticed(tmp_path: Path) -> None:
-    found = Spool(tmp_path, epoch=1, limit_bytes=1 << 30, on_durable=lambda _: None, file_bytes=1)
+    found = Spool(tmp_path, epoch=1, limit_bytes=1 << 30, on_durable=lambda _: None, durability=spool.Disk(1))
     for number in range(3):
         found.append(header(number), [b"x"]).result()
     path = Path(found.frames(1, 1)[0].path)

@@ -53,7 +53,7 @@ def main() -> None:
         prefix = prefixes[step]
         DirectoryStore.create = dying(DirectoryStore.create, lambda _, key, __: key.startswith(prefix))  # type: ignore[method-assign]
     elif step == "fsync":
-        Spool._sync = dying(Spool._sync, lambda _: True)  # type: ignore[method-assign]
+        Spool._sync = dying(Spool._sync, lambda *_: True)  # type: ignore[method-assign]
     elif step == "index":
         Batches.spooled = dying(Batches.spooled, lambda *_: True)  # type: ignore[method-assign]
     elif step == "release":
