@@ -385,7 +385,10 @@ class Intake:
             raise IntakeStopped("another instance took over this writer's id", hint="send again: to the other one")
 
     async def follow(self) -> None:
-        """Learn what other writers sealed, so that a repetition of it is recognised. Raises StoreUnavailable."""
+        """Learn what other writers sealed, as far as the log has been read, so that a repetition of it is recognised.
+
+        Raises StoreUnavailable.
+        """
         await asyncio.to_thread(self._state().batches.follow, self._log)
 
     async def _take_over(self, state: State) -> None:
