@@ -26,6 +26,7 @@ from strongroom.service.tokens import TokenStore
 
 REPOSITORY = Path(__file__).parents[2]
 SAMPLES = REPOSITORY / "demo" / "samples"
+PUSHED = ("bulk", "hec", "journal", "loki", "otlp", "sns")
 STRONGROOM = [sys.executable, "-m", "strongroom.service.cli"]
 
 
@@ -86,11 +87,11 @@ def start_service(folder: Path, **settings: str) -> Service:
 
 
 def make_tokens(folder: Path) -> dict[str, str]:
-    """A token for each role; `forwarder` may push cloudtrail, vpcflow and json, `quarantiner` anything."""
+    """A token for each role; `forwarder` may push cloudtrail, vpcflow, json and PUSHED, `quarantiner` anything."""
     store = TokenStore(StateFolder(folder / "state").tokens)
     now = datetime.now(UTC)
     makers: dict[str, dict[str, Any]] = {
-        "forwarder": {"sources": ["cloudtrail", "vpcflow", "json"]},
+        "forwarder": {"sources": ["cloudtrail", "vpcflow", "json", *PUSHED]},
         "quarantiner": {"sources": ["*"], "quarantine_undecodable": True},
         "investigator": {},
         "auditor": {},
