@@ -28,7 +28,7 @@ def test_an_error_of_ingest_says_whether_to_send_again(kind: type[ingest.IngestE
         assert status == 503
     else:
         # 429, 500, 502, 504, 408, 410 and 422 each make some forwarder lose data.
-        assert status in (400, 404, 413, 415, 503)
+        assert status in (400, 403, 404, 413, 415, 503)
 
 
 def test_a_problem_has_every_member() -> None:
