@@ -80,6 +80,8 @@ def make_client(options: S3Options) -> Any:
         from botocore.exceptions import BotoCoreError
     except ImportError:
         raise StoreRefused("an archive in S3 needs boto3", hint="pip install 'strongroom[aws]'") from None
+    # "auto" is virtual-host style where AWS's certificates allow it, but always path style at other addresses.
+    style = "path" if options.path_style else "virtual" if options.endpoint_url else "auto"
     try:
         config = Config(
             connect_timeout=min(options.timeout_seconds, 5.0),
@@ -87,7 +89,7 @@ def make_client(options: S3Options) -> Any:
             retries={"mode": "standard", "total_max_attempts": options.attempts},
             max_pool_connections=32,
             use_fips_endpoint=options.fips or None,
-            s3={"addressing_style": "path" if options.path_style else "auto"},
+            s3={"addressing_style": style},
             # Every checksum is ours, computed before the first byte leaves; S3-compatible stores know no other way.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
