@@ -25,7 +25,17 @@ from rich.table import Table
 
 from strongroom import __version__
 from strongroom.archive.errors import StrongroomError
-from strongroom.service import acts, evidence_cli, keys_cli, pull_cli, settings, tokens, verify_cli, witness_cli
+from strongroom.service import (
+    acts,
+    evidence_cli,
+    init_cli,
+    keys_cli,
+    pull_cli,
+    settings,
+    tokens,
+    verify_cli,
+    witness_cli,
+)
 from strongroom.service.errors import Forbidden
 
 FINDINGS, FAILED, QUARANTINED = 1, 2, 3
@@ -130,12 +140,14 @@ def query(
 app.command("pull")(pull_cli.pull)
 app.command("backfill")(pull_cli.backfill)
 app.command("verify")(verify_cli.verify)
+app.command("init")(init_cli.init)
 
 
 @app.command()
 def doctor(
     what: Annotated[
-        Literal["setup", "fips"], typer.Argument(help="`fips`: what runs in a validated module.")
+        Literal["setup", "fips", "bucket"],
+        typer.Argument(help="`fips`: what runs in a validated module. `bucket`: the archive's bucket and its locks."),
     ] = "setup",
     config: ConfigOption = None,
     archive: ArchiveOption = None,
@@ -147,6 +159,9 @@ def doctor(
     from strongroom.service import fips
 
     chosen = settings.load(config, {"archive": archive, "state": state})
+    if what == "bucket":
+        init_cli.show(init_cli.examine(chosen), as_json)
+        return
     results = fips.examine(chosen) if what == "fips" else checks.examine(chosen)
     if as_json:
         print(json.dumps([result.to_json() for result in results]))
