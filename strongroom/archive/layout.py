@@ -36,7 +36,7 @@ _DETAILS_KEY = re.compile(
 )
 _SPOOL_KEY = re.compile(
     r"spool/(?P<writer>[a-z0-9][a-z0-9_]{0,62})/(?P<epoch>[1-9]\d*)/"
-    r"(?P<first>\d{20})-(?P<last>\d{20})(?:-r(?P<attempt>[1-9]\d*))?(?P<cut>\.cut)?"
+    r"(?P<first>\d{20})-(?P<last>\d{20})(?:-r(?P<attempt>[1-9]\d*))?(?P<cut>\.cut)?(?P<encrypted>\.enc)?"
 )
 _STATEMENT_KEY = re.compile(r"log/cosigned/(?P<cosigned>\d{20})/[0-9a-f]{8}|log/timestamp/(?P<stamped>\d{20})\.tsr")
 
@@ -109,7 +109,7 @@ def cut_key(writer: str, epoch: int, first: int, last: int) -> str:
 
 
 class SpoolName(NamedTuple):
-    """What the name of a spool object says. `cut`: it is a cut's, not batches."""
+    """What the name of a spool object says. `cut`: it is a cut's, not batches; `encrypted`: it is an envelope."""
 
     writer: str
     epoch: int
@@ -117,6 +117,13 @@ class SpoolName(NamedTuple):
     last: int
     attempt: int
     cut: bool
+    encrypted: bool
+
+    @property
+    def key(self) -> str:
+        """The name itself."""
+        key = spool_key(self.writer, self.epoch, self.first, self.last, self.attempt)
+        return f"{key}{'.cut' if self.cut else ''}{ENCRYPTED if self.encrypted else ''}"
 
 
 def parse_spool(key: str) -> SpoolName | None:
@@ -125,7 +132,7 @@ def parse_spool(key: str) -> SpoolName | None:
     if match is None or (match["cut"] and match["attempt"]):
         return None
     epoch, first, last, attempt = (int(match[name] or 0) for name in ("epoch", "first", "last", "attempt"))
-    return SpoolName(match["writer"], epoch, first, last, attempt, bool(match["cut"]))
+    return SpoolName(match["writer"], epoch, first, last, attempt, bool(match["cut"]), bool(match["encrypted"]))
 
 
 def report_key(day: date, report: str) -> str:

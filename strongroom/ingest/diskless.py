@@ -12,6 +12,8 @@ next one and takes over what the earlier ones left (ingest/recovery.py), so an e
     cut decided, process lost   its seed is in the bucket too (`.cut`), so that a commit of several entries of which
                                 some are in the log can be finished to the byte
 
+In an encrypted archive spool objects are envelopes, as everything with content is.
+
 Spool objects are locked for some days only, well beyond the time that sealing takes; a lifecycle rule of the bucket
 removes them after that. They are no part of what the archive proves: what is sealed is proven by the log.
 """
@@ -20,6 +22,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -27,10 +30,9 @@ from pathlib import Path
 import msgspec
 
 from strongroom.archive import layout
-from strongroom.archive.errors import ObjectExists, ObjectMissing, StoreUnavailable
+from strongroom.archive.errors import FormatError, ObjectExists, ObjectMissing, StoreUnavailable
 from strongroom.archive.log import Log
 from strongroom.archive.readahead import REMOTE_THREADS, in_order
-from strongroom.archive.stores.store import ObjectStore
 from strongroom.ingest import frames
 from strongroom.ingest.cuts import Cut
 from strongroom.ingest.errors import SpoolUnavailable
@@ -38,15 +40,8 @@ from strongroom.ingest.frames import BatchHeader, Frame
 from strongroom.ingest.spool import GROUP_BATCHES, FrameAt, Group
 from strongroom.ingest.writer import Writer
 
-# (object name, content) -> content as stored, and back
-Transform = Callable[[str, bytes], bytes]
-
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 _cut = msgspec.json.Decoder(Cut)  # made here: see archive/details.py
-
-
-def _as_it_is(key: str, content: bytes) -> bytes:
-    return content
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +49,15 @@ class BucketRules:
     """How the bucket keeps what is spooled.
 
     `retain_days`: the lock on spool objects. `linger_seconds`: how long a put waits for more batches to share it.
-    `give_up_seconds`: how long a put is tried before its senders are refused. `seal` and `open` encrypt and decrypt.
+    `give_up_seconds`: how long a put is tried before its senders are refused.
     """
 
     retain_days: float = 14.0
     linger_seconds: float = 0.02
     give_up_seconds: float = 20.0
-    seal: Transform = _as_it_is
-    open: Transform = _as_it_is
 
 
-IN_THE_CLEAR = BucketRules()
+USUAL = BucketRules()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +74,9 @@ class Bucket:
 
     file_bytes = 1  # each group is an object, and each object a file
 
-    def __init__(self, store: ObjectStore, writer: Writer, rules: BucketRules, clock: Callable[[], datetime]) -> None:
-        self._store, self._writer, self._rules, self._clock = store, writer, rules, clock
+    def __init__(self, log: Log, writer: Writer, rules: BucketRules, clock: Callable[[], datetime]) -> None:
+        self._store, self._contents = log.store, log.contents
+        self._writer, self._rules, self._clock = writer, rules, clock
         self._attempt = 0
         self.linger_seconds = rules.linger_seconds
 
@@ -115,9 +109,11 @@ class Bucket:
         retain_until = self._clock() + timedelta(days=self._rules.retain_days)
         sealed: dict[str, bytes] = {}  # encryption is not repeatable: the same name is always put with the same bytes
         while True:
-            key = name()
-            stored = sealed.setdefault(key, self._rules.seal(key, content))
+            key = self._contents.encryption.name(name())
             try:
+                if key not in sealed:
+                    sealed[key] = self._contents.seal(key, content)
+                stored = sealed[key]
                 self._store.create(key, stored, retain_until=retain_until)
                 return
             except ObjectExists:
@@ -137,7 +133,7 @@ class Bucket:
             return False
 
 
-def unsealed(store: ObjectStore, log: Log, writer: str, epoch: int) -> list[layout.SpoolName]:
+def unsealed(log: Log, writer: str, epoch: int) -> list[layout.SpoolName]:
     """The spool objects of an epoch that hold batches which the log does not seal, by first number; void ones left out.
 
     Raises StoreUnavailable.
@@ -147,7 +143,7 @@ def unsealed(store: ObjectStore, log: Log, writer: str, epoch: int) -> list[layo
     # An object may begin with sealed batches, but it holds no more than a group.
     start = f"{folder}{max(sealed + 1 - GROUP_BATCHES, 0):020d}"
     latest: dict[int, layout.SpoolName] = {}
-    for info in store.list(folder, start):
+    for info in log.store.list(folder, start):
         name = layout.parse_spool(info.key)
         if name is None or name.cut or name.last <= sealed:
             continue
@@ -157,22 +153,16 @@ def unsealed(store: ObjectStore, log: Log, writer: str, epoch: int) -> list[layo
     return [latest[first] for first in sorted(latest)]
 
 
-def leftovers(
-    store: ObjectStore,
-    log: Log,
-    rules: BucketRules,
-    names: Sequence[layout.SpoolName],
-    unreadable: Callable[[str], None],
-) -> Iterator[Leftover]:
+def leftovers(log: Log, names: Sequence[layout.SpoolName], unreadable: Callable[[str], None]) -> Iterator[Leftover]:
     """The batches in these objects that the log does not seal, in order.
 
     An object that is no spool file of that epoch and range is passed to `unreadable` and otherwise left alone: whoever
     may put objects must not be able to keep a writer from starting. Raises StoreUnavailable.
     """
-    for name, content in _contents(store, names, rules):
+    for name, content in _contents(log, names):
         found = _frames(content, name)
         if found is None:
-            unreadable(key_of(name))
+            unreadable(name.key)
             continue
         sealed = log.standing(name.writer, name.epoch).sealed
         for frame in found:
@@ -180,12 +170,10 @@ def leftovers(
                 yield Leftover(frame.sequence, frame.header, content[frame.body : frame.end])
 
 
-def copy_range(
-    store: ObjectStore, log: Log, writer: Writer, cut: Cut, rules: BucketRules, folder: Path
-) -> list[FrameAt]:
+def copy_range(log: Log, writer: Writer, cut: Cut, folder: Path) -> list[FrameAt]:
     """Files in `folder` with the batches of a cut of an earlier epoch, and where each batch lies in them."""
     places: list[FrameAt] = []
-    for name, content in _contents(store, unsealed(store, log, writer.id, writer.epoch), rules):
+    for name, content in _contents(log, unsealed(log, writer.id, writer.epoch)):
         path = folder / f"{name.first:020d}.spool"
         path.write_bytes(content)
         places += [
@@ -196,21 +184,25 @@ def copy_range(
     return places
 
 
-def read_cut(store: ObjectStore, writer: Writer, first: int, last: int, rules: BucketRules) -> Cut | None:
+def read_cut(log: Log, writer: Writer, first: int, last: int) -> Cut | None:
     """The cut that an earlier life decided for these batches, None when there is none to be read."""
-    key = layout.cut_key(writer.id, writer.epoch, first, last)
-    try:
-        return _cut.decode(rules.open(key, store.get(key)))
-    except (ObjectMissing, msgspec.DecodeError):
-        return None
+    plain = layout.cut_key(writer.id, writer.epoch, first, last)
+    for key in (plain, plain + layout.ENCRYPTED):
+        with suppress(ObjectMissing, FormatError, msgspec.DecodeError):
+            return _cut.decode(log.contents.unseal(key, log.store.get(key)))
+    return None
 
 
-def _contents(
-    store: ObjectStore, names: Sequence[layout.SpoolName], rules: BucketRules
-) -> Iterator[tuple[layout.SpoolName, bytes]]:
-    keys = [key_of(name) for name in names]
-    contents = in_order(lambda key: rules.open(key, store.get(key)), keys, threads=REMOTE_THREADS // 4)
-    yield from zip(names, contents, strict=True)
+def _contents(log: Log, names: Sequence[layout.SpoolName]) -> Iterator[tuple[layout.SpoolName, bytes]]:
+    """The objects' contents; nothing for an envelope that is damaged."""
+
+    def read(name: layout.SpoolName) -> bytes:
+        try:
+            return log.contents.unseal(name.key, log.store.get(name.key))
+        except FormatError:
+            return b""
+
+    yield from zip(names, in_order(read, names, threads=REMOTE_THREADS // 4), strict=True)
 
 
 def _frames(content: bytes, name: layout.SpoolName) -> list[Frame] | None:
@@ -221,8 +213,3 @@ def _frames(content: bytes, name: layout.SpoolName) -> list[Frame] | None:
     found = list(frames.scan(content, header))
     whole = [frame for frame in found if isinstance(frame, Frame)]
     return whole if len(whole) == len(found) == name.last - name.first + 1 else None
-
-
-def key_of(name: layout.SpoolName) -> str:
-    """The name as the store has it."""
-    return layout.spool_key(name.writer, name.epoch, name.first, name.last, name.attempt)

@@ -28,7 +28,7 @@ from strongroom.ingest.builders import Builders, WorkerDied
 from strongroom.ingest.commit import Committer
 from strongroom.ingest.decode import Decoded
 from strongroom.ingest.delivery import Body, Memory, Upload
-from strongroom.ingest.diskless import IN_THE_CLEAR, BucketRules
+from strongroom.ingest.diskless import USUAL, BucketRules
 from strongroom.ingest.errors import IntakeStopped, IntakeUnavailable, UnknownSource
 from strongroom.ingest.frames import EPOCH, BatchHeader
 from strongroom.ingest.recovery import Opening, State, open_state
@@ -110,7 +110,7 @@ class Intake:
         limits: IntakeLimits | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         registry: Registry = BUILT_IN,
-        rules: BucketRules = IN_THE_CLEAR,
+        rules: BucketRules = USUAL,
     ) -> None:
         """`directory`: this writer's own state, outside the archive. `rules`: how batches are spooled in the bucket.
 

@@ -35,7 +35,7 @@ from strongroom.ingest.batches import INDEX, Batches
 from strongroom.ingest.build import Job, build
 from strongroom.ingest.commit import Committer
 from strongroom.ingest.cuts import Cuts
-from strongroom.ingest.diskless import IN_THE_CLEAR, Bucket, BucketRules
+from strongroom.ingest.diskless import USUAL, Bucket, BucketRules
 from strongroom.ingest.errors import SealedElsewhere, UnknownBatch
 from strongroom.ingest.sources import BUILT_IN, Registry
 from strongroom.ingest.spool import DISK, Spool
@@ -70,8 +70,8 @@ class State:
 class Opening:
     """What opening a state directory needs to know.
 
-    `limit_bytes`: of the spool. `max_expanded_bytes`: of one batch. `diskless`: new batches are spooled in the bucket;
-    `rules` also say how to read those that are there.
+    `limit_bytes`: of the spool. `max_expanded_bytes`: of one batch. `diskless`: new batches are spooled in the bucket,
+    by these `rules`.
     """
 
     directory: Path
@@ -81,7 +81,7 @@ class Opening:
     max_expanded_bytes: int
     clock: Callable[[], datetime]
     diskless: bool = False
-    rules: BucketRules = IN_THE_CLEAR
+    rules: BucketRules = USUAL
     registry: Registry = BUILT_IN
 
     @property
@@ -108,20 +108,18 @@ def open_state(opening: Opening) -> State:
         batches.follow(log)
         _finish_commit(opening, batches)
         writer = _writer(opening)
-        bucket = Bucket(log.store, writer, opening.rules, clock)
+        bucket = Bucket(log, writer, opening.rules, clock)
         spool = _spool(opening, writer.epoch, batches, bucket)
         known = log.next_of(writer.id)
         if known is not None and known[0] == writer.epoch and known[1] > spool.next:
             spool.close()  # the spool is behind the log: restored from a backup
             writer = writers.claim(directory, writer.id, log, clock())
-            bucket = Bucket(log.store, writer, opening.rules, clock)
+            bucket = Bucket(log, writer, opening.rules, clock)
             spool = _spool(opening, writer.epoch, batches, bucket)
         opened.callback(spool.close)
         batches.spooled(writer.epoch, spool.headers(log.standing(writer.id, writer.epoch).sealed + 1))
         _adopt_earlier(directory / "spool", writer, spool, batches, log, clock)
-        takeover = Takeover(
-            store=log.store, log=log, writer=writer, spool=spool, batches=batches, rules=opening.rules, clock=clock
-        )
+        takeover = Takeover(log=log, writer=writer, spool=spool, batches=batches, clock=clock)
         takeover.own()
         _report_lost(log, writer, spool, batches, clock)
         path = _folder(opening, writer.epoch) / _CUTS
@@ -138,7 +136,7 @@ def _writer(opening: Opening) -> Writer:
     goes_on = writer is not None and (known is None or known[0] <= writer.epoch)
     if opening.diskless or not goes_on or writer is None:
         return writers.claim(directory, writer_id, log, opening.clock())
-    if diskless.unsealed(log.store, log, writer.id, writer.epoch):  # it was spooled in the bucket until now
+    if diskless.unsealed(log, writer.id, writer.epoch):  # it was spooled in the bucket until now
         return writers.claim(directory, writer_id, log, opening.clock())
     return writer
 
@@ -152,12 +150,12 @@ def _finish_commit(opening: Opening, batches: Batches) -> None:
     parts = log.standing(old.id, old.epoch).parts
     if not parts or parts[0].writer is None or _folder(opening, old.epoch, in_bucket=False).exists():
         return
-    cut = diskless.read_cut(log.store, old, parts[0].writer.first, parts[0].writer.last, opening.rules)
+    cut = diskless.read_cut(log, old, parts[0].writer.first, parts[0].writer.last)
     if cut is None:
         return
     folder = opening.copies / "unfinished"
     spools.make_folder(folder)
-    frames = diskless.copy_range(log.store, log, old, cut, opening.rules, folder)
+    frames = diskless.copy_range(log, old, cut, folder)
     if len(frames) != cut.last - cut.first + 1:
         return
     committer = Committer(log.store, log, old, opening.clock, batches)

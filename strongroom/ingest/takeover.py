@@ -20,11 +20,9 @@ from datetime import datetime
 from strongroom.archive import layout
 from strongroom.archive.entry import Draft, WriterRange, parse_timestamp
 from strongroom.archive.log import Log, Standing
-from strongroom.archive.stores.store import ObjectStore
 from strongroom.ingest import diskless
 from strongroom.ingest.batches import Batches
 from strongroom.ingest.commit import Committer
-from strongroom.ingest.diskless import BucketRules
 from strongroom.ingest.errors import UnknownBatch
 from strongroom.ingest.spool import Spool
 from strongroom.ingest.writer import Writer
@@ -39,16 +37,14 @@ class Takeover:
     def __init__(
         self,
         *,
-        store: ObjectStore,
         log: Log,
         writer: Writer,
         spool: Spool,
         batches: Batches,
-        rules: BucketRules,
         clock: Callable[[], datetime],
     ) -> None:
-        self._store, self._log, self._writer = store, log, writer
-        self._spool, self._batches, self._rules, self._clock = spool, batches, rules, clock
+        self._log, self._writer = log, writer
+        self._spool, self._batches, self._clock = spool, batches, clock
         self._seen: set[str] = set()
         self._disowned: set[tuple[str, int]] = set()
 
@@ -83,7 +79,7 @@ class Takeover:
         waiting: list[Future[int]] = []
         taken = size = 0
         ids: set[str] = set()
-        for left in diskless.leftovers(self._store, self._log, self._rules, names, self._unreadable):
+        for left in diskless.leftovers(self._log, names, self._unreadable):
             batch = left.header.batch
             if batch in ids or self._is_kept(batch):
                 continue
@@ -94,16 +90,16 @@ class Takeover:
                 _wait(waiting)
                 size = 0
         _wait(waiting)
-        self._seen.update(diskless.key_of(name) for name in names)
+        self._seen.update(name.key for name in names)
         if names and (writer, epoch) not in self._disowned:
             sealed = self._log.standing(writer, epoch)
-            Committer(self._store, self._log, Writer(writer, epoch), self._clock).disown_beyond(sealed)
+            Committer(self._log.store, self._log, Writer(writer, epoch), self._clock).disown_beyond(sealed)
             self._disowned.add((writer, epoch))
         return taken
 
     def _new(self, writer: str, epoch: int) -> list[layout.SpoolName]:
-        names = diskless.unsealed(self._store, self._log, writer, epoch)
-        return [name for name in names if diskless.key_of(name) not in self._seen]
+        names = diskless.unsealed(self._log, writer, epoch)
+        return [name for name in names if name.key not in self._seen]
 
     def _worth(self, epochs: dict[int, Standing], epoch: int) -> bool:
         """Whether an epoch may still hold what nobody took over.

@@ -13,6 +13,7 @@ import pytest
 
 from strongroom.archive import layout
 from strongroom.archive.errors import StoreUnavailable
+from strongroom.archive.log import Log
 from strongroom.archive.stores import ObjectInfo
 from strongroom.ingest import commit, sealer, spool
 from strongroom.ingest.diskless import Bucket, BucketRules
@@ -218,7 +219,7 @@ def test_a_lost_answer_is_put_again_under_the_same_name(tmp_path: Path) -> None:
 
     house = diskless_house(tmp_path)
     store = Stuttering(house.store.inner)
-    bucket = Bucket(store, Writer("w1", 1), BucketRules(), lambda: datetime.now(UTC))
+    bucket = Bucket(Log.open(store), Writer("w1", 1), BucketRules(), lambda: datetime.now(UTC))
     seen: list[int] = []
     made = Spool(
         tmp_path / "copies",
