@@ -66,39 +66,53 @@ class SegmentFacts:
 
 
 def write(
-    path: Path, table: pa.Table, *, secret: bytes, metadata: Mapping[str, str], forms: Sequence[Form] = ()
+    path: Path,
+    records: Sequence[bytes],
+    columns: pa.Table,
+    *,
+    secret: bytes,
+    metadata: Mapping[str, str],
+    forms: Sequence[Form] = (),
 ) -> SegmentFacts:
-    """Write `table` (the UNIVERSAL columns, then the source's) as a segment file at `path`, and read it back.
+    """Write a segment file at `path`: `records` in row order with their other `columns`, and read it back.
 
-    What is returned is computed from the file, not from the table, and the file must hold the table's rows: a bit
-    flipped in memory or by the encoder would otherwise be sealed for ever. `metadata` (source, date, writer, …) goes
-    into the footer beside the format and the secret. Records that one of `forms` rebuilds are left out of `raw`. Raises
-    FormatError when the table breaks the rules above, or the file does not hold it.
+    `columns` are the UNIVERSAL ones but `raw`, then the source's. What is returned is computed from the file, not from
+    what was given, and the file must hold what was given: a bit flipped in memory or by the encoder would otherwise be
+    sealed for ever. `metadata` (source, date, writer, …) goes into the footer beside the format and the secret. Records
+    that one of `forms` rebuilds are left out of `raw`. One row group at a time is in memory beside the arguments.
+    Raises FormatError when they break the rules above, or the file does not hold them.
     """
-    if table.schema.names[: len(UNIVERSAL)] != UNIVERSAL.names or len(secret) != SECRET_BYTES or not table.num_rows:
-        raise FormatError("segment: needs the universal columns first, a 32-byte secret and at least one record")
+    before = [name for name in UNIVERSAL.names if name != "raw"]
+    if columns.schema.names[: len(before)] != before or columns.num_rows != len(records) or not records:
+        raise FormatError("segment: needs the universal columns first, and as many rows as records, at least one")
+    if None in records:
+        raise FormatError("segment: a row without a record")
+    if len(secret) != SECRET_BYTES:
+        raise FormatError(f"segment: the secret must be {SECRET_BYTES} bytes long")
     footer = {
         **{f"strongroom.{name}": text for name, text in metadata.items()},
         _FORMAT_KEY: FORMAT,
         _SECRET_KEY: secret.hex(),
     }
-    stored = table
     if forms:
         footer[_LINES_KEY] = rebuilding.encode(forms)
-        stored = rebuilding.omit(table, forms)
-    stored = stored.replace_schema_metadata(footer)
-    encodings = {field.name: encoding for field in stored.schema if (encoding := _encoding(field))}
+    schema = columns.schema.insert(len(before), pa.field("raw", pa.binary(), nullable=bool(forms)))
+    encodings = {field.name: encoding for field in schema if (encoding := _encoding(field))}
     with pq.ParquetWriter(
         path,
-        stored.schema,
+        schema.with_metadata(footer),
         compression="zstd",
         compression_level=3,
-        use_dictionary=[name for name in stored.schema.names if name not in _NO_DICTIONARY | encodings.keys()],
+        use_dictionary=[name for name in schema.names if name not in _NO_DICTIONARY | encodings.keys()],
         column_encoding=encodings,
         write_page_index=True,
     ) as writer:
-        writer.write_table(stored, row_group_size=ROW_GROUP)
-    return _compared(path, table, stored, forms)
+        left = []
+        for start in range(0, len(records), ROW_GROUP):
+            stored = _stored(records, columns, start, forms)
+            writer.write_table(stored, row_group_size=ROW_GROUP)
+            left += [stored.column("raw")] if forms else []
+    return _compared(path, records, columns, forms, left)
 
 
 def read_back(path: Path) -> SegmentFacts:
@@ -112,26 +126,6 @@ def read_back(path: Path) -> SegmentFacts:
             root_of(leaf_hashes(_records(file, [group], ["raw"]).column("raw").to_pylist(), secret, group))
             for group in range(file.metadata.num_row_groups)
         ]
-        return _facts(path, file.metadata.num_rows, roots)
-
-
-def _compared(path: Path, table: pa.Table, stored: pa.Table, forms: Sequence[Form]) -> SegmentFacts:
-    """What the entry says about the file at `path`, which must hold `stored`: `table`, but for what `forms` rebuild.
-
-    Whatever makes a record is compared with what was written; so the records that the file gives are the table's.
-    """
-    making = dict.fromkeys([*UNIVERSAL.names, *rebuilding.columns_needed(forms)])
-    with _readable(path) as file:
-        secret, roots = secret_of(file), list[bytes]()
-        if forms_of(file) != tuple(forms):
-            raise FormatError("segment: the footer does not read back as it was written")
-        for group in range(file.metadata.num_row_groups):
-            found = file.read_row_group(group, columns=list(making))
-            written = stored.slice(group * ROW_GROUP, ROW_GROUP)
-            if any(not found.column(name).equals(written.column(name)) for name in making):
-                raise FormatError(f"segment: row group {group} does not read back as it was written")
-            raws = table.column("raw").slice(group * ROW_GROUP, ROW_GROUP).to_pylist()
-            roots.append(root_of(leaf_hashes(raws, secret, group)))
         return _facts(path, file.metadata.num_rows, roots)
 
 
@@ -210,6 +204,41 @@ def file_digest(path: Path) -> str:
     """SHA-256 (hex) of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _stored(records: Sequence[bytes], columns: pa.Table, start: int, forms: Sequence[Form]) -> pa.Table:
+    """The row group that begins with row `start`, as it is stored."""
+    raw = pa.array(records[start : start + ROW_GROUP], pa.binary())
+    rows = columns.slice(start, ROW_GROUP).add_column(len(UNIVERSAL) - 1, UNIVERSAL.field("raw"), raw)
+    return rebuilding.omit(rows, forms) if forms else rows
+
+
+def _compared(
+    path: Path, records: Sequence[bytes], columns: pa.Table, forms: Sequence[Form], left: Sequence[pa.Array]
+) -> SegmentFacts:
+    """What an entry says about the file at `path`, which must hold the records and all that belongs to them.
+
+    `left`: by row group what forms left of `raw`. The rest they make of columns, which are compared as well, so the
+    lines need not be made again to know that they are the records.
+    """
+    with _readable(path) as file:
+        secret, roots = secret_of(file), list[bytes]()
+        if forms_of(file) != tuple(forms):
+            raise FormatError("segment: the footer does not read back as it was written")
+        names = list(dict.fromkeys([*UNIVERSAL.names, *rebuilding.columns_needed(forms)]))
+        for group in range(file.metadata.num_row_groups):
+            start = group * ROW_GROUP
+            found, raws = file.read_row_group(group, columns=names), records[start : start + ROW_GROUP]
+            raw = found.column("raw")
+            same = raw.equals(left[group]) if left else raw.to_pylist() == raws
+            if not same or any(
+                not found.column(name).equals(columns.column(name).slice(start, ROW_GROUP))
+                for name in names
+                if name != "raw"
+            ):
+                raise FormatError(f"segment: row group {group} does not read back as it was written")
+            roots.append(root_of(leaf_hashes(raws, secret, group)))
+        return _facts(path, file.metadata.num_rows, roots)
 
 
 def _encoding(field: pa.Field) -> str | None:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
@@ -83,19 +84,27 @@ class Built:
     batches: tuple[BatchFacts, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Records of one source with the columns that belong to them: all but `raw`."""
+
+    records: list[bytes]
+    columns: pa.Table
+
+
 def build(job: Job) -> Built:
     """Build a cut. Raises SpoolDamaged, CutTooLarge, SealFailed, OSError, MemoryError."""
     Path(job.folder).mkdir(parents=True, exist_ok=True)
-    tables: dict[str, list[pa.Table]] = defaultdict(list)
+    found: dict[str, list[_Rows]] = defaultdict(list)
     batches = []
     for place in job.frames:
         header, body = spool.read(place)
         rows, facts = _sort_out(header, body, place.sequence, job)
         batches.append(facts)
-        for name, table in rows.items():
-            tables[name].append(table)
+        for name, some in rows.items():
+            found[name] += some
     segments = [
-        built for name in sorted(tables) for built in _segments(job, job.registry.sources[name], tables.pop(name))
+        built for name in sorted(found) for built in _segments(job, job.registry.sources[name], found.pop(name))
     ]
     return Built(tuple(segments), tuple(batches))
 
@@ -111,7 +120,7 @@ def carries_natural_ids(body: bytes, coding: str, source: str, limit: int, regis
     return bool(kind.derive(split.raw, split.context).column(kind.natural_id).null_count == 0)
 
 
-def _sort_out(header: BatchHeader, body: bytes, sequence: int, job: Job) -> tuple[dict[str, pa.Table], BatchFacts]:
+def _sort_out(header: BatchHeader, body: bytes, sequence: int, job: Job) -> tuple[dict[str, list[_Rows]], BatchFacts]:
     """One batch's rows by source, and its facts."""
     if header.batch in job.elsewhere:
         return {}, _facts(header, sequence, 0, 0, ELSEWHERE)
@@ -134,9 +143,9 @@ def _sort_out(header: BatchHeader, body: bytes, sequence: int, job: Job) -> tupl
         raise
     except Exception as error:  # a source promises not to raise; if it does, no bytes may be lost for it
         return _whole(header, body, sequence, f"the parser failed: {type(error).__name__}", "parser-failed")
-    rows = {}
+    rows: dict[str, list[_Rows]] = defaultdict(list)
     if derived is not None:
-        rows[source.name] = _table(source, header, sequence, split, derived)
+        rows[source.name].append(_rows(source, header, sequence, split, derived))
     if split.broken:
         broken = _quarantined(
             header,
@@ -145,38 +154,38 @@ def _sort_out(header: BatchHeader, body: bytes, sequence: int, job: Job) -> tupl
             positions=[item.position for item in split.broken],
             reasons=[item.reason for item in split.broken],
         )
-        rows["quarantine"] = pa.concat_tables([rows["quarantine"], broken]) if "quarantine" in rows else broken
+        rows["quarantine"].append(broken)
     if split.attached:
-        rows["attachment"] = _attached(header, sequence, split)
+        rows["attachment"].append(_attached(header, sequence, split))
     return rows, _facts(header, sequence, len(split.raw) + len(split.attached), len(split.broken))
 
 
-def _attached(header: BatchHeader, sequence: int, split: Split) -> pa.Table:
+def _attached(header: BatchHeader, sequence: int, split: Split) -> _Rows:
     kind = SOURCES["attachment"]
     raw = [item.raw for item in split.attached]
     context: list[bytes | None] = [attachment.belonging(header.source, item.format) for item in split.attached]
     files = Split(raw=raw, context=context, positions=[item.position for item in split.attached], broken=[])
-    return _table(kind, header, sequence, files, kind.derive(raw, context))
+    return _rows(kind, header, sequence, files, kind.derive(raw, context))
 
 
 def _whole(
     header: BatchHeader, body: bytes, sequence: int, reason: str, *flags: str
-) -> tuple[dict[str, pa.Table], BatchFacts]:
+) -> tuple[dict[str, list[_Rows]], BatchFacts]:
     rows = _quarantined(header, sequence, raw=[body], positions=[0], reasons=[reason])
-    return {"quarantine": rows}, _facts(header, sequence, 0, 1, *flags)
+    return {"quarantine": [rows]}, _facts(header, sequence, 0, 1, *flags)
 
 
 def _quarantined(
     header: BatchHeader, sequence: int, *, raw: list[bytes], positions: list[int], reasons: list[str]
-) -> pa.Table:
+) -> _Rows:
     kind = SOURCES["quarantine"]
     intended = header.intended or header.source
     context: list[bytes | None] = [quarantine.why(intended, reason) for reason in reasons]
     split = Split(raw=raw, context=context, positions=positions, broken=[])
-    return _table(kind, header, sequence, split, kind.derive(raw, context))
+    return _rows(kind, header, sequence, split, kind.derive(raw, context))
 
 
-def _table(source: Source, header: BatchHeader, sequence: int, split: Split, derived: pa.Table) -> pa.Table:
+def _rows(source: Source, header: BatchHeader, sequence: int, split: Split, derived: pa.Table) -> _Rows:
     """Rows of one batch: the universal columns, then the source's."""
     count = len(split.raw)
     universal = {
@@ -185,11 +194,10 @@ def _table(source: Source, header: BatchHeader, sequence: int, split: Split, der
         "sequence": pa.repeat(pa.scalar(sequence, pa.int64()), count),
         "position": pa.array(split.positions or range(count), pa.int64()),
         "context": pa.nulls(count, pa.binary()) if split.context is None else pa.array(split.context, pa.binary()),
-        "raw": pa.array(split.raw, pa.binary()),
     }
-    schema = pa.schema([*segment.UNIVERSAL, *source.schema])
+    schema = pa.schema([*(segment.UNIVERSAL.field(name) for name in universal), *source.schema])
     columns = [universal[name] if name in universal else derived.column(name) for name in schema.names]
-    return pa.table(columns, schema=schema)
+    return _Rows(split.raw, pa.table(columns, schema=schema))
 
 
 def _facts(header: BatchHeader, sequence: int, accepted: int, quarantined: int, *flags: str) -> BatchFacts:
@@ -212,18 +220,21 @@ def _facts(header: BatchHeader, sequence: int, accepted: int, quarantined: int, 
     )
 
 
-def _segments(job: Job, source: Source, batches: list[pa.Table]) -> Iterator[BuiltSegment]:
+def _segments(job: Job, source: Source, batches: list[_Rows]) -> Iterator[BuiltSegment]:
     """One source's rows as segment files, one a date, in order of the dates."""
-    table = pa.concat_tables(batches)
+    columns = pa.concat_tables([rows.columns for rows in batches])
+    records = list(chain.from_iterable(rows.records for rows in batches))
     batches.clear()
-    table = table.append_column(_DATE, _dates(table))
-    keys = [_DATE, *source.sort, "sequence", "position"]
-    table = _taken(table, pc.sort_indices(table, sort_keys=[(key, "ascending") for key in keys]))
+    dates = _dates(columns)
+    keys = [*source.sort, "sequence", "position"]
+    by = columns.select(list(dict.fromkeys(keys))).append_column(_DATE, dates)
+    order = pc.sort_indices(by, sort_keys=[(key, "ascending") for key in (_DATE, *keys)])
+    columns, places = _taken(columns, order), order.to_pylist()
     start = 0
-    for run in pc.value_counts(table.column(_DATE)).to_pylist():
-        rows = table.slice(start, run["counts"]).drop_columns(_DATE)
-        start += run["counts"]
-        yield _segment(job, source, EPOCH.date() + timedelta(days=run["values"]), rows)
+    for day, count in sorted((run["values"], run["counts"]) for run in pc.value_counts(dates).to_pylist()):
+        rows = _Rows([records[place] for place in places[start : start + count]], columns.slice(start, count))
+        start += count
+        yield _segment(job, source, EPOCH.date() + timedelta(days=day), rows)
 
 
 def _taken(table: pa.Table, order: pa.Array) -> pa.Table:
@@ -236,9 +247,9 @@ def _taken(table: pa.Table, order: pa.Array) -> pa.Table:
     return pa.table(columns, schema=table.schema)
 
 
-def _segment(job: Job, source: Source, day: date, rows: pa.Table) -> BuiltSegment:
-    if rows.num_rows > MAX_GROUPS * segment.ROW_GROUP:
-        raise CutTooLarge(f"{rows.num_rows} records of {source.name} on {day} are too many for one segment")
+def _segment(job: Job, source: Source, day: date, rows: _Rows) -> BuiltSegment:
+    if len(rows.records) > MAX_GROUPS * segment.ROW_GROUP:
+        raise CutTooLarge(f"{len(rows.records)} records of {source.name} on {day} are too many for one segment")
     cut, writer = job.cut, job.writer
     key = layout.segment_key(source.name, day, writer.id, writer.epoch, cut.first, cut.last)
     path = Path(job.folder) / f"{source.name}-{day}.parquet"
@@ -253,11 +264,12 @@ def _segment(job: Job, source: Source, day: date, rows: pa.Table) -> BuiltSegmen
     if fingerprint := job.registry.fingerprint(source.name):
         metadata["declaration"] = fingerprint
     try:
-        facts = segment.write(path, rows, secret=cut.secret(key), metadata=metadata, forms=_forms(source, rows))
+        forms = _forms(source, rows.columns)
+        facts = segment.write(path, rows.records, rows.columns, secret=cut.secret(key), metadata=metadata, forms=forms)
     except FormatError as error:
         # Memory, disk or encoder lied. Committing would seal the error for ever; building again may not repeat it.
         raise SealFailed(f"{path}: {error.message}", hint="check this machine's memory and disk") from None
-    return BuiltSegment(source.name, day, str(path), facts, _summary(key, source, day, rows))
+    return BuiltSegment(source.name, day, str(path), facts, _summary(key, source, day, rows.columns))
 
 
 def _forms(source: Source, rows: pa.Table) -> list[Form]:

@@ -23,6 +23,7 @@ from strongroom.archive.retention import Retention
 from strongroom.archive.signer import Signer
 from strongroom.archive.stores import DirectoryStore
 from strongroom.archive.trust import Trust
+from tests.segments import write_segment
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -84,7 +85,7 @@ class Archive:
         table = records_table(raws)
         key = layout.segment_key("test", day, "w1", 1, number, number)
         built = self.root.parent / f"build-{number}.parquet"
-        facts = segment.write(built, table, secret=sha256(key.encode()).digest(), metadata={"source": "test"})
+        facts = write_segment(built, table, secret=sha256(key.encode()).digest(), metadata={"source": "test"})
         assert segment.read_back(built) == facts
         promise = self.rules.promise(key, self.now)
         stored = self.store.create(key, built, retain_until=promise.until if promise else None)

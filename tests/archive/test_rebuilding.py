@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from strongroom.archive import rebuilding, segment
 from strongroom.archive.errors import FormatError
 from strongroom.archive.rebuilding import Form
+from tests.segments import write_segment
 
 TIME, SECOND = pa.timestamp("us", tz="UTC"), timedelta(seconds=1)
 FORMS = [Form(b"name count at", ("name", "count", "at")), Form(None, ("count", "name"))]
@@ -100,8 +101,8 @@ def flows(count: int) -> pa.Table:
 
 def test_a_segment_of_rebuilt_records_has_the_same_roots_and_far_fewer_bytes(tmp_path: Path) -> None:
     table, secret = flows(segment.ROW_GROUP + 900), bytes(32)
-    whole = segment.write(tmp_path / "whole", table, secret=secret, metadata={})
-    lean = segment.write(tmp_path / "lean", table, secret=secret, metadata={}, forms=FORMS)
+    whole = write_segment(tmp_path / "whole", table, secret=secret, metadata={})
+    lean = write_segment(tmp_path / "lean", table, secret=secret, metadata={}, forms=FORMS)
     assert (lean.root, lean.groups, lean.records) == (whole.root, whole.groups, whole.records)
     assert segment.read_back(tmp_path / "lean") == lean
     assert lean.bytes < 0.8 * whole.bytes
@@ -117,7 +118,7 @@ def test_a_row_that_nothing_rebuilds_is_damage(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="without a record"):
         rebuilding.restore(left, FORMS[1:])
     with pytest.raises(FormatError):
-        segment.write(tmp_path / "a", left, secret=bytes(32), metadata={})
+        write_segment(tmp_path / "a", left, secret=bytes(32), metadata={})
 
 
 @settings(max_examples=5)

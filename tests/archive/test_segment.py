@@ -14,6 +14,7 @@ from strongroom.archive.errors import FormatError, ObjectMissing
 from strongroom.archive.evidence import prove_record
 from strongroom.archive.merkle import leaf_hash, root_of, verify_inclusion
 from tests.archive.conftest import Archive, records_table
+from tests.segments import write_segment
 
 SECRET = bytes(range(32))
 
@@ -24,15 +25,15 @@ def numbered(count: int) -> list[bytes]:
 
 def test_same_input_same_bytes_and_read_back_agrees(tmp_path: Path) -> None:
     table = records_table(numbered(10))
-    first = segment.write(tmp_path / "a", table, secret=SECRET, metadata={"source": "test"})
-    second = segment.write(tmp_path / "b", table, secret=SECRET, metadata={"source": "test"})
+    first = write_segment(tmp_path / "a", table, secret=SECRET, metadata={"source": "test"})
+    second = write_segment(tmp_path / "b", table, secret=SECRET, metadata={"source": "test"})
     assert first == second == segment.read_back(tmp_path / "a")
-    assert segment.write(tmp_path / "c", table, secret=bytes(32), metadata={}).root != first.root
+    assert write_segment(tmp_path / "c", table, secret=bytes(32), metadata={}).root != first.root
 
 
 def test_leaves_are_blinded_as_the_format_says(tmp_path: Path) -> None:
     raws = numbered(3)
-    facts = segment.write(tmp_path / "a", records_table(raws), secret=SECRET, metadata={})
+    facts = write_segment(tmp_path / "a", records_table(raws), secret=SECRET, metadata={})
     from hashlib import shake_256
 
     nonces = shake_256(SECRET + bytes(8)).digest(48)
@@ -62,7 +63,7 @@ def test_proofs_across_row_groups(archive: Archive) -> None:
 def test_any_flipped_bit_is_seen(tmp_path: Path, data: st.DataObject) -> None:
     path = tmp_path / "a"
     path.unlink(missing_ok=True)
-    facts = segment.write(path, records_table(numbered(50)), secret=SECRET, metadata={})
+    facts = write_segment(path, records_table(numbered(50)), secret=SECRET, metadata={})
     content = bytearray(path.read_bytes())
     content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     path.write_bytes(content)
@@ -76,4 +77,4 @@ def test_what_is_no_segment(tmp_path: Path) -> None:
     with pytest.raises(FormatError):
         segment.read_back(tmp_path / "a")
     with pytest.raises(FormatError):
-        segment.write(tmp_path / "b", records_table(numbered(1)), secret=b"short", metadata={})
+        write_segment(tmp_path / "b", records_table(numbered(1)), secret=b"short", metadata={})

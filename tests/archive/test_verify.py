@@ -22,6 +22,7 @@ from strongroom.archive.policy import Group, Policy, Witness
 from strongroom.archive.trust import Trust
 from strongroom.archive.verify import verify
 from tests.archive.conftest import NOW, ORIGIN, Archive, records_table, rederive
+from tests.segments import write_segment
 
 pytestmark = pytest.mark.adversarial
 LEVELS: list[Level] = ["quick", "inventory", "complete", "deep"]
@@ -90,7 +91,7 @@ def test_a_changed_record_is_located_to_its_row_group(archive: Archive) -> None:
     raws[segment.ROW_GROUP + 7] = b'{"name":"forged"}'
     secret = bytes.fromhex(table.schema.metadata[b"strongroom.secret"].decode())
     path.unlink()
-    segment.write(path, records_table(raws), secret=secret, metadata={})
+    write_segment(path, records_table(raws), secret=secret, metadata={})
     finding = only(check(archive), "SEGMENT_CHANGED", entry.segments[0].key)
     assert finding.where["row_groups"] == [1]
     assert finding.where["records"] == f"{segment.ROW_GROUP}..{2 * segment.ROW_GROUP - 1}"
@@ -139,7 +140,7 @@ def test_a_writer_that_lies_about_records_columns_or_counts(archive: Archive) ->
         raws = [b'{"name":"a"}', b'{"name":"b"}']
         key = layout.segment_key("test", NOW.date(), "w1", 1, number, number)
         built = archive.root.parent / "lie"
-        facts = segment.write(built, change_table(records_table(raws)), secret=bytes(32), metadata={})
+        facts = write_segment(built, change_table(records_table(raws)), secret=bytes(32), metadata={})
         archive.store.create(key, built)
         built.unlink()
         reference = entries.SegmentRef(key, "", facts.bytes, facts.sha256, facts.records, facts.root, facts.groups)

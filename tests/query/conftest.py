@@ -22,6 +22,7 @@ from strongroom.archive.stores import DirectoryStore
 from strongroom.query.engine import Answer, Outcome, QueryEngine
 from strongroom.query.limits import QueryLimits
 from strongroom.query.views import ViewSource
+from tests.segments import write_segment
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 ORIGIN = "logs.example.org/query"
@@ -76,7 +77,7 @@ class Archive:
             table = table.append_column(name, values)
         key = layout.segment_key(source, date(2026, 11, 24), "w", 1, number, number)
         built = self.root.parent / f"build-{number}.parquet"
-        facts = segment.write(built, table, secret=sha256(key.encode()).digest(), metadata={"source": source})
+        facts = write_segment(built, table, secret=sha256(key.encode()).digest(), metadata={"source": source})
         self.store.create(key, built)
         writer = WriterRange("w", 1, number, number)
         micros = [int(time.timestamp() * 1_000_000) for time in times]

@@ -9,6 +9,7 @@ import pyarrow as pa
 from strongroom.archive import segment
 from strongroom.archive.rebuilding import Form
 from strongroom.query.views import ViewSource, source_view
+from tests.segments import write_segment
 
 TIME = pa.timestamp("us", tz="UTC")
 FORMS = (Form(b"name count at", ("name", "count", "at")), Form(None, ("count", "name")))
@@ -33,7 +34,7 @@ def test_the_record_is_the_archives(tmp_path: Path) -> None:
     table = pa.table([*columns, *typed.values()], schema=schema)
     path = tmp_path / "segments" / "a.parquet"
     path.parent.mkdir()
-    segment.write(path, table, secret=bytes(32), metadata={}, forms=FORMS)
+    write_segment(path, table, secret=bytes(32), metadata={}, forms=FORMS)
 
     source = ViewSource("flows", pa.schema([(name, column.type) for name, column in typed.items()]), {}, "")
     with duckdb.connect() as connection:
