@@ -81,6 +81,8 @@ class Forbidden(AccessError):
 class TokenMissing(Unauthenticated):
     """No token at all."""
 
+    code = "token-missing"
+
 
 class LimitReached(AccessError):
     """One token takes all it may. `retry_after`: seconds until it may go on."""
