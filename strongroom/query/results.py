@@ -363,6 +363,8 @@ def _extension(kind: pa.BaseExtensionType) -> _Read:
         return lambda array: _integers(
             [None if v is None else int.from_bytes(v, "little", signed=signed) for v in array.storage.to_pylist()]
         )
+    if name == "arrow.bool8":
+        return lambda array: _each(array.storage, bool)
     if name == "arrow.uuid":
         return lambda array: _each(array.storage, lambda value: str(UUID(bytes=value)))
     read = _reader(kind.storage_type)

@@ -79,7 +79,9 @@ VALUES: list[tuple[str, Any]] = [
 def test_json_is_exact(sql: str, value: Any, database: duckdb.DuckDBPyConnection) -> None:
     # Between nulls and in a second row, so that offsets and validity matter.
     statement = f"SELECT * FROM (SELECT NULL AS v UNION ALL SELECT {sql} UNION ALL SELECT NULL) LIMIT 2 OFFSET 1"
-    assert json.loads(answer(database, statement, "json"))["rows"] == [[value], [None]]
+    rows = json.loads(answer(database, statement, "json"))["rows"]
+    assert rows == [[value], [None]]
+    assert type(rows[0][0]) is type(value)  # 1 == True in Python, not in JSON
     assert json.loads(answer(database, f"SELECT {sql} AS v", "ndjson")) == {"v": value}
 
 
