@@ -25,6 +25,7 @@ from strongroom.archive.log import Log
 from strongroom.archive.note import Checkpoint
 from strongroom.archive.signer import Signer
 from strongroom.archive.stores.store import ObjectStore
+from strongroom.ingest.diskless import BucketRules
 from strongroom.ingest.errors import IngestError
 from strongroom.ingest.intake import Intake, IntakeLimits
 from strongroom.query.counts import HourlyCounts
@@ -87,6 +88,7 @@ class ArchiveWriter:
             sign_checkpoint=self.sign_checkpoint,
             limits=limits,
             registry=self.registry,
+            rules=BucketRules(settings.spool_retain_days, settings.spool_linger_seconds),
         )
         self.audit = Audit(self.intake, self.state.acts)
 
@@ -292,6 +294,7 @@ class Node:
             try:
                 await self.audit.collect()
                 await self.engine.refresh()
+                await self.intake.follow()
             except StrongroomError as error:
                 log.warning("following the log failed", code=error.code, detail=error.message)
             await asyncio.sleep(FOLLOW_SECONDS)
@@ -308,6 +311,8 @@ def intake_limits(settings: Settings) -> IntakeLimits:
         seal_age_seconds=settings.seal_age_seconds,
         heartbeat_seconds=settings.heartbeat_seconds,
         workers=settings.ingest_workers,
+        diskless=settings.spool == "bucket",
+        abandoned_seconds=settings.abandoned_seconds,
     )
 
 

@@ -141,6 +141,25 @@ class Settings(BaseSettings):
     max_expanded_bytes: Bytes = Field(256 * MIB, description="Largest content a compressed body may expand to.")
     max_inflight_bytes: Bytes = Field(256 * MIB, description="Bodies held at once by all requests; beyond it, 503.")
     spool_bytes: Bytes = Field(4 * GIB, description="Most the spool may hold unsealed; beyond it, 503.")
+    spool: Literal["disk", "bucket"] = Field(
+        "disk",
+        description="Where a batch is durable when it is acknowledged: on this machine's disk, or in the archive's own "
+        "store, for machines whose disk goes with them.",
+    )
+    spool_linger_seconds: float = Field(
+        0.02, ge=0, le=5, description="`spool = bucket`: how long a put waits for more batches to share it."
+    )
+    spool_retain_days: float = Field(
+        14.0,
+        ge=1,
+        description="`spool = bucket`: how long spool objects are locked. A lifecycle rule removes them later.",
+    )
+    abandoned_seconds: float = Field(
+        1800.0,
+        ge=0,
+        description="`spool = bucket`: a writer without an entry for so long is taken for gone, and what it left "
+        "unsealed in the bucket is taken over. At least three times `heartbeat_seconds`; 0: never.",
+    )
     token_requests_per_second: float = Field(
         2000.0, gt=0, description="Deliveries a second that one token may send; beyond it, 503."
     )
@@ -306,6 +325,8 @@ class Settings(BaseSettings):
             raise ValueError("state must not lie inside archive")
         if self.s3_lock_mode and not self.s3_retain_days:
             raise ValueError("s3_lock_mode needs s3_retain_days: how long everything is locked at least")
+        if self.spool == "bucket" and 0 < self.abandoned_seconds < 3 * self.heartbeat_seconds:
+            raise ValueError("abandoned_seconds must be at least three times heartbeat_seconds, or 0")
         if self.max_inflight_bytes < self.max_body_bytes:
             raise ValueError("max_inflight_bytes must be at least max_body_bytes")
         return self

@@ -166,7 +166,11 @@ def _names(folder: StateFolder, store: ObjectStore, origin: str, writer: str) ->
             return _Names(str(value["origin"]), str(value["writer"]))
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise StateUnusable(f"{folder.node}: {error}", hint="restore the state folder from its backup") from None
-    if holds_archive(store):
+    if holds_archive(store) and folder.log_key.exists():
+        # A further replica, or one whose disk was lost: it was given the keys, and `open_or_create` sees whether they
+        # are this archive's.
+        origin = read_identity(store).origin
+    elif holds_archive(store):
         # Made elsewhere. Signing it with fresh keys would look like a forgery to everybody who knows the old ones.
         raise StateUnusable(
             f"{folder.root} has no keys for the archive {read_identity(store).origin!r} in {store.description}",
