@@ -18,7 +18,7 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
 from typing import Any
@@ -98,6 +98,11 @@ def entity(text: str) -> tuple[str, str]:
             f"{text[:80]!r} is no entity", hint=f"write kind:value; kinds are {', '.join(sorted(KINDS))}"
         )
     return kind, value
+
+
+def about(filters: Filters, text: str) -> Filters:
+    """The same filters, and first of all this entity (`kind:value`). Raises ParameterInvalid."""
+    return replace(filters, entities=(entity(text), *filters.entities))
 
 
 def narrowing(filters: Filters) -> Narrowing:

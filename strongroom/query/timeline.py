@@ -76,10 +76,14 @@ def from_counts(counts: Counts, filters: Filters, bucket: Bucket, by: By) -> lis
     return [[_instant(start), group, records] for (start, group), records in ordered]
 
 
-def span_of(counts: Counts) -> timedelta:
-    """From the first counted hour to the last."""
+def span_of(counts: Counts, filters: Filters) -> timedelta:
+    """How much time there is to show: what is asked for, or from the first counted hour to the last."""
     hours = [hour for _, hour in counts if hour is not None]
-    return timedelta(hours=max(hours) - min(hours) + 1) if hours else timedelta()
+    first = hour_of(filters.since) if filters.since else min(hours, default=0)
+    last = hour_of(filters.until) if filters.until else max(hours, default=0) + 1
+    if filters.since and filters.until:
+        return filters.until - filters.since
+    return timedelta(hours=max(last - first, 0))
 
 
 def hour_of(moment: datetime) -> int:
