@@ -1,4 +1,4 @@
-"""docs/investigations.md, made from the library: `python -m strongroom.query.investigations.page > docs/investigations.md`."""
+"""docs/investigations.md, made from the library: `python -m strongroom.query.investigations.page > that file`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ these files. A test holds every one against a computation of its own over the ra
 among them.
 
 Most take a window: `since` and `until` (ISO 8601; UTC unless they say). Without one, records that claim no time are
-looked at too. Every row has `_segment` and `_row`: the address of the record itself or, where a row sums up many, of the
-first of them (the largest, for sums). A proof and an evidence bundle start from there. Counts are of records: what a
+looked at too. Every row has `_segment` and `_row`: the address of the record itself or, where a row sums up many, of
+the first of them (the largest, for sums). A proof and an evidence bundle start from there. Counts are of records: what a
 service delivered twice counts twice. Techniques are those of MITRE ATT&CK.
 
 | name | question |
