@@ -21,7 +21,20 @@ from strongroom.service.metrics import Measured
 from strongroom.service.node import Node
 from strongroom.service.reception import fairness_of
 from strongroom.service.refusals import Refusals
-from strongroom.service.routes import admin, evidence, ingest, log, probes, push, query, receipts, tlog, verification
+from strongroom.service.routes import (
+    admin,
+    evidence,
+    ingest,
+    investigations,
+    log,
+    probes,
+    push,
+    query,
+    receipts,
+    search,
+    tlog,
+    verification,
+)
 
 DESCRIPTION = """\
 A log archive that can prove its contents. Push logs, ask in SQL, verify.
@@ -65,6 +78,8 @@ def create_app(node: Node) -> FastAPI:
         *push.ROUTERS,
         receipts.router,
         query.router,
+        search.router,
+        investigations.router,
         evidence.router,
         log.router,
         tlog.router,
