@@ -163,6 +163,31 @@ CATALOGUE: Mapping[str, Kind] = {
         "a published tile is not what the entries give: foreign auditors would be misled",
         "Keep it as evidence, remove it, and let the signer publish the tile again.",
     ),
+    "SOURCE_FILE_MISSING": Kind(
+        "critical",
+        "a log file that AWS signed for is not sealed here, or not where its copy was to be",
+        "Fetch it (`strongroom backfill`) while its bucket still has it; find out why it never came.",
+    ),
+    "SOURCE_FILE_ALTERED": Kind(
+        "critical",
+        "a log file has other content than AWS signed for",
+        "Keep both; fetch the original from its bucket, by version; establish who could write there or deliver here.",
+    ),
+    "DIGEST_FORGED": Kind(
+        "critical",
+        "a CloudTrail digest is not as AWS signed it: nothing it says counts",
+        "Look for older versions of the object; establish who could write to the bucket.",
+    ),
+    "DIGEST_MISSING": Kind(
+        "error",
+        "a CloudTrail digest that must exist is not there: files of its hour may be missing unseen",
+        "Look for deleted versions of the object; ask whether the trail still delivers and validates.",
+    ),
+    "DIGEST_GAP": Kind(
+        "error",
+        "a chain of CloudTrail digests was begun again: no log file of the time between is vouched for",
+        "Find who stopped the trail: `StopLogging`, `UpdateTrail` or `DeleteTrail` in source cloudtrail.",
+    ),
     "ORPHAN": Kind(
         "warning",
         "an object that no entry names or explains",
@@ -174,7 +199,7 @@ _NOT_TAMPERING = frozenset(
     {
         *("ENTRY_UNSIGNED", "WITNESS_MISSING", "CHECKPOINT_STALE", "ORPHAN", "KEY_CHANGE_UNCONFIRMED"),
         *("RECEIPT_OVERDUE", "LOCK_MISSING", "LOCK_WEAK", "LOCK_SHORT", "HOLD_MISSING"),
-        "VERSIONING_SUSPENDED",
+        *("VERSIONING_SUSPENDED", "DIGEST_GAP"),
     }
 )
 

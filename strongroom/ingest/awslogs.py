@@ -17,6 +17,7 @@ from datetime import UTC, date, datetime, timedelta
 _DATE = re.compile(
     r"(?:^|/)(?:year=)?(?P<year>(?:19|20)\d{2})/(?:(?:month=)?(?P<month>\d{1,2})/(?:(?:day=)?(?P<day>\d{1,2})/)?)?"
 )
+_WRITTEN = re.compile(r"_CloudTrail_[a-z0-9-]+_(\d{8}T\d{2})\d{2}Z_[^/]*$")
 _DEEPEST = 12
 _PLACE = re.compile(
     r"(?P<root>(?:.*/)?AWSLogs/(?:(?P<organisation>o-[a-z0-9]+)/)?)(?P<account>\d{12})/"
@@ -87,6 +88,15 @@ def digest_name(key: str) -> DigestName | None:
         return None
     chain = Chain(match["account"], match["region"], match["trail"], match["home"], bool(match["backfill"]))
     return DigestName(match["root"], chain, end)
+
+
+def hour_of_file(key: str) -> datetime | None:
+    """The hour in which CloudTrail wrote a log file, by its name; None when it says none."""
+    match = _WRITTEN.search(key)
+    try:
+        return datetime.strptime(match[1], "%Y%m%dT%H").replace(tzinfo=UTC) if match else None
+    except ValueError:
+        return None
 
 
 def period_of(path: str) -> tuple[date, date] | None:
