@@ -2,9 +2,10 @@
 
 A segment is checked, length and SHA-256 against its entry, the first time a query needs it. Where the store is local
 the file is used in place; the check is remembered by (inode, length, mtime, ctime) and made anew when one of them
-changes. Elsewhere the segment is fetched to the cache folder, checked there *before* it gets its name, and made
-read-only; the least recently used copies go when the folder outgrows its bound, but never one that a running query
-holds. Copies that an earlier process left are checked once more before use.
+changes. Elsewhere, or where it is encrypted, the segment is fetched to the cache folder, checked (and opened) *before*
+it gets its name there, and made read-only; the least recently used copies go when the folder outgrows its bound, but
+never one that a running query holds. Copies that an earlier process left are checked once more before use; those of
+encrypted segments are plain, no entry states their hash, so they are fetched anew.
 
 A mismatch is IntegrityFailure: the query is refused as a whole, because an answer without the segment would look
 complete. The cache never repairs and never deletes anything in the store.
@@ -15,12 +16,11 @@ checks narrow that window to files whose ctime did not move; verification (archi
 
 from __future__ import annotations
 
-import os
-import tempfile
+import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -31,6 +31,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from strongroom.archive import layout
+from strongroom.archive.contents import is_envelope
+from strongroom.archive.envelope import FileFacts
 from strongroom.archive.errors import FormatError, ObjectMissing
 from strongroom.archive.rebuilding import Form
 from strongroom.archive.segment import forms_of
@@ -38,13 +40,17 @@ from strongroom.archive.stores.store import ObjectStore
 from strongroom.query.errors import IntegrityFailure
 from strongroom.query.segments import Segment
 
+Fetch = Callable[[Segment, Path], FileFacts]
+"""Writes a segment's content to a new file, once it was found to be what the entry states (Contents.fetch)."""
+
 _Stamp = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What segments that read alike have in common: columns and types, as text, and how records are rebuilt."""
+    """What segments that read alike have in common: columns with their types, as text, and how records are rebuilt."""
 
+    names: frozenset[str]
     columns: str
     forms: tuple[Form, ...]
 
@@ -52,8 +58,10 @@ class Shape:
 class SegmentCache:
     """Checked files of segments. Thread-safe; its methods block."""
 
-    def __init__(self, store: ObjectStore, directory: Path, *, max_bytes: int, threads: int = 2) -> None:
+    def __init__(self, store: ObjectStore, directory: Path, *, fetch: Fetch, max_bytes: int, threads: int = 2) -> None:
         self._store, self._directory, self._max_bytes = store, directory, max_bytes
+        self._fetch_from_store = fetch
+        self._copied: dict[str, FileFacts] = {}  # what this process has fetched, as it must still be
         self._threads = threads
         self._lock = threading.Lock()
         self._checked: dict[str, _Stamp] = {}
@@ -68,19 +76,20 @@ class SegmentCache:
         Made when missing: a process is walled in to folders that exist, also before the first segment is sealed.
         """
         local = self._store.local_path(layout.SEGMENTS.rstrip("/"))
-        folder = local if local is not None else self._directory / layout.SEGMENTS
-        with suppress(OSError):  # a store that may only be read has what it has
-            folder.mkdir(parents=True, exist_ok=True, mode=0o750)
-        return [folder]
+        folders = [self._directory / layout.SEGMENTS, *([local] if local is not None else [])]
+        for folder in folders:
+            with suppress(OSError):  # a store that may only be read has what it has
+                folder.mkdir(parents=True, exist_ok=True, mode=0o750)
+        return folders
 
     def path(self, segment: Segment) -> Path:
         """Where the segment's file is, or will be."""
-        return self._store.local_path(segment.key) or self._directory / segment.key
+        return self._own(segment) or self._directory / _name(segment)
 
     @contextmanager
     def holding(self, segments: Sequence[Segment]) -> Iterator[None]:
         """Keep the copies of `segments` from being evicted while the context lasts."""
-        keys = [segment.key for segment in segments]
+        keys = [_name(segment) for segment in segments]
         with self._lock:
             self._held.update(keys)
             self._used.update(dict.fromkeys(keys, time.monotonic()))
@@ -112,11 +121,15 @@ class SegmentCache:
 
     def _known(self, segment: Segment, path: Path) -> bool:
         stamp = _stamp(path)
-        return stamp is not None and self._checked.get(segment.key) == stamp
+        return stamp is not None and self._checked.get(_name(segment)) == stamp
+
+    def _own(self, segment: Segment) -> Path | None:
+        """The stored file, where it is one and can be read as it is."""
+        return None if is_envelope(segment.key) else self._store.local_path(segment.key)
 
     def _check(self, segment: Segment, path: Path) -> None:
-        local = self._store.local_path(segment.key) is not None
-        if not local and not path.exists():
+        local = self._own(segment) is not None
+        if not local and (not path.exists() or (is_envelope(segment.key) and _name(segment) not in self._copied)):
             self._fetch(segment, path)
         for _ in range(3):  # a file that changes while it is read is read again, then given up
             stamp = _stamp(path)
@@ -130,37 +143,38 @@ class SegmentCache:
                 raise
             self._shapes[segment.key] = _shape(segment, path)
             if stamp == _stamp(path):
-                self._checked[segment.key] = stamp
+                self._checked[_name(segment)] = stamp
                 return
         raise _failure(segment, "bytes that change while they are read")
 
     def _fetch(self, segment: Segment, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
+        staged = self._directory / f".fetch-{secrets.token_hex(8)}"
         try:
-            content = self._store.get(segment.key)
-        except ObjectMissing:
-            raise _failure(segment, "no such object") from None
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=self._directory, prefix=".fetch-")
-        staged = Path(name)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-            self._compare(segment, staged)
+            facts = self._fetch_from_store(segment, staged)
             staged.chmod(0o400)
             staged.replace(path)
+            self._copied[_name(segment)] = facts
+        except ObjectMissing:
+            raise _failure(segment, "no such object") from None
+        except FormatError as error:
+            raise _failure(segment, error.message) from None
         finally:
             staged.unlink(missing_ok=True)
 
     def _compare(self, segment: Segment, path: Path) -> None:
+        sound = FileFacts(segment.bytes, segment.sha256)
+        if is_envelope(segment.key):
+            sound = self._copied[_name(segment)]
         try:
             size = path.stat().st_size
-            if size != segment.bytes:
-                raise _failure(segment, f"{size} bytes", expected=f"{segment.bytes} bytes")
+            if size != sound.bytes:
+                raise _failure(segment, f"{size} bytes", expected=f"{sound.bytes} bytes")
             with path.open("rb") as file:
                 digest = file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise _failure(segment, f"a file that can't be read: {error.strerror}") from error
-        if digest != segment.sha256:
+        if digest != sound.sha256:
             raise _failure(segment, f"SHA-256 {digest}")
 
     def _evict(self) -> None:
@@ -181,6 +195,11 @@ class SegmentCache:
                     total -= sizes[key]
 
 
+def _name(segment: Segment) -> str:
+    """The name of a segment's copy, which is never encrypted."""
+    return segment.key.removesuffix(layout.ENCRYPTED)
+
+
 def _stamp(path: Path) -> _Stamp | None:
     try:
         status = path.stat()
@@ -192,7 +211,8 @@ def _stamp(path: Path) -> _Stamp | None:
 def _shape(segment: Segment, path: Path) -> Shape:
     try:
         with pq.ParquetFile(path) as file:
-            return Shape(str(file.schema_arrow.remove_metadata()), forms_of(file))
+            schema = file.schema_arrow.remove_metadata()
+            return Shape(frozenset(schema.names), str(schema), forms_of(file))
     except (pa.ArrowException, OSError, FormatError) as error:
         raise _failure(segment, f"no readable segment: {error}") from error
 

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,38 +27,25 @@ import pyarrow as pa
 from strongroom.archive import layout
 from strongroom.archive.log import Log
 from strongroom.archive.stores.store import ObjectStore
-from strongroom.query import errors, frames, normalised, results, views
+from strongroom.query import errors, frames, normalised, results, setup, views
 from strongroom.query.cache import SegmentCache, Shape
 from strongroom.query.catalog import Catalog, Snapshot, instant
-from strongroom.query.errors import Position, QueryError, QueryFailed, QueryOutOfMemory, QueryTimeout
 from strongroom.query.index import EntityIndex
 from strongroom.query.indexing import Indexer
 from strongroom.query.limits import QueryLimits
 from strongroom.query.narrowing import Narrowing
 from strongroom.query.normalised import NormalisedView
-from strongroom.query.pool import Worker, WorkerPool
+from strongroom.query.pool import WorkerPool
 from strongroom.query.pruning import Pruner
+from strongroom.query.running import AnswerBody, Outcome, Run
 from strongroom.query.segments import Segment
 from strongroom.query.slots import Slots
-from strongroom.query.views import ViewSource
+from strongroom.query.views import Files, ViewSource
 
-_ERRORS: Mapping[str, type[QueryError]] = {
-    kind.code: kind for kind in (errors.QueryRefused, errors.QueryInvalid, QueryTimeout, QueryOutOfMemory, QueryFailed)
-}
+__all__ = ["Answer", "Outcome", "QueryEngine", "Reading"]
 
 KEEP_EVERY = 100
 """Entries that the kept catalog may lack: fewer are as quickly read from the log."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How an answer ended. `truncated` is "" or the limit that cut it; `error` is set when it broke off."""
-
-    rows: int
-    bytes: int
-    truncated: str
-    seconds: float
-    error: QueryError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +100,7 @@ class QueryEngine:
         self._catalog = Catalog(store, log)
         self._catalog.recall(self._kept)
         self._kept_size = self._catalog.size
-        self._cache = SegmentCache(store, directory, max_bytes=self.limits.cache_bytes)
+        self._cache = SegmentCache(store, directory, fetch=log.contents.fetch, max_bytes=self.limits.cache_bytes)
         self._pool = WorkerPool(readable=self._cache.roots, limits=self.limits)
         self._slots = Slots(self.limits)
         index = EntityIndex(
@@ -128,7 +116,7 @@ class QueryEngine:
             pool=self._pool,
             index=index,
             sources=self._views,
-            everything=store.local_path(layout.SEGMENTS.rstrip("/")) is not None,
+            everything=store.local_path(layout.SEGMENTS.rstrip("/")) is not None and not log.contents.encryption.keys,
         )
         self._indexing: asyncio.Task[None] | None = None
 
@@ -195,7 +183,7 @@ class QueryEngine:
             await asyncio.to_thread(self._catalog.follow)
             snapshot = self._catalog.snapshot(as_of)
             worker = await self._pool.acquire()
-            run = _Run(self._pool, worker, sql)
+            run = Run(self._pool, worker, sql)
             stack.callback(run.abandon)
             rows = min(self.limits.default_rows if limit is None else max(limit, 0), self.limits.rows)
             named = await run.ask(self._ask(sql, parameters, format, rows, snapshot), frames.Tables)
@@ -205,7 +193,7 @@ class QueryEngine:
             stack.enter_context(self._cache.holding(segments))
             files = await asyncio.to_thread(self._cache.ensure, segments)
             self._indexer.fetched(chosen)
-            await run.ask(self._grant(named.views, segments, files, snapshot), frames.Begin)
+            await run.begin(partial(self._grant, segments=segments, files=files, snapshot=snapshot), named)
             body = AnswerBody(run, stack.pop_all(), self.limits.stall_seconds, started)
         keys = tuple(segment.key for segment in segments)
         return Answer(snapshot, keys, reading, results.CONTENT_TYPES[format], body, body.finished)
@@ -224,7 +212,7 @@ class QueryEngine:
             stack.enter_context(await self._slots.take(user))
             await asyncio.to_thread(self._catalog.follow)
             snapshot = self._catalog.snapshot(as_of)
-            run = _Run(self._pool, await self._pool.acquire(), sql)
+            run = Run(self._pool, await self._pool.acquire(), sql)
             stack.callback(run.abandon)
             named = await run.ask(self._ask(sql, parameters, "json", 0, snapshot), frames.Tables)
             await run.drop()
@@ -314,163 +302,23 @@ class QueryEngine:
         return views.sources_of({*named, *normalised.sources_read(named, self._normalised)}, self._views)
 
     def _grant(
-        self, named: Sequence[str], segments: Sequence[Segment], files: Sequence[Path], snapshot: Snapshot
+        self, named: frames.Tables, segments: Sequence[Segment], files: Sequence[Path], snapshot: Snapshot
     ) -> frames.Grant:
-        sources = self._sources(named)
-        setup = []
-        for source in sources:
-            root, groups = Path("/"), dict[Shape, list[Path]]()
-            for segment, file in zip(segments, files, strict=True):
-                if segment.source == source.name:
-                    root = Path(file.as_posix().removesuffix(segment.key))
-                    groups.setdefault(self._cache.shape(segment), []).append(file)
-            setup.append(views.source_view(source, [(shape.forms, group) for shape, group in groups.items()], root))
-        if views.EVENTS in named:
-            setup.append(views.events_view(self._views))
-        present = {source.name for source in sources}
-        setup += [normalised.normalised_view(view, present) for view in self._normalised if view.name in named]
+        root, groups = Path("/"), dict[str, dict[Shape, list[Path]]]()
+        for segment, file in zip(segments, files, strict=True):
+            root = Path(file.as_posix().removesuffix(segment.key))
+            groups.setdefault(segment.source, {}).setdefault(self._cache.shape(segment), []).append(file)
+        alike = {
+            source: [Files(shape.names, shape.forms, paths) for shape, paths in shapes.items()]
+            for source, shapes in groups.items()
+        }
+        made = setup.statements(named.views, named.columns, alike, root, self._views, self._normalised)
         tables = {}
-        if views.ENTRIES in named:
+        if views.ENTRIES in named.views:
             tables[views.ENTRIES] = _stream(self._catalog.entries_table(snapshot.size))
-        if views.SEGMENTS in named:
+        if views.SEGMENTS in named.views:
             tables[views.SEGMENTS] = _stream(self._catalog.segments_table(snapshot.size))
-        return frames.Grant([file.as_posix() for file in files], setup, tables)
-
-
-class _Run:
-    """One query on one worker: passes messages, counts time only while the worker is waited for, explains its death."""
-
-    def __init__(self, pool: WorkerPool, worker: Worker, sql: str) -> None:
-        self._pool, self._worker, self._sql = pool, worker, sql
-        self._over = False
-
-    async def ask(self, request: frames.Request, expected: type[Any]) -> Any:
-        """Send and wait for a reply of the expected type. Raises QueryError."""
-        try:
-            await self._worker.send(request)
-        except QueryFailed:
-            raise self._death() from None
-        reply = await self.next()
-        if not isinstance(reply, expected):
-            raise QueryFailed("the query's process broke its protocol")
-        return reply
-
-    async def next(self) -> frames.Reply:
-        """The worker's next message; a Failure is raised as its error."""
-        watch = self._worker.watch
-        assert watch is not None
-        watch.counting = True
-        try:
-            reply = await self._worker.receive()
-        except QueryFailed as failure:
-            raise self._death(failure) from None
-        finally:
-            watch.counting = False
-        if isinstance(reply, frames.Failure):
-            if reply.kind in ("query-refused", "query-invalid"):
-                self.end(clean=True)
-            raise self._error(reply)
-        return reply
-
-    async def drop(self) -> None:
-        """The views are all that was wanted. Raises QueryError."""
-        try:
-            await self._worker.send(frames.Drop())
-        except QueryFailed:
-            raise self._death() from None
-        self.end(clean=True)
-
-    def end(self, *, clean: bool) -> None:
-        """Give the worker back, once."""
-        if not self._over:
-            self._over = True
-            self._pool.release(self._worker, clean=clean)
-
-    def abandon(self) -> None:
-        """Give the worker back, killed, unless it was given back already."""
-        self.end(clean=False)
-
-    def _death(self, otherwise: QueryFailed | None = None) -> QueryError:
-        """Why the worker is gone."""
-        watch = self._worker.watch
-        verdict = watch.verdict if watch else ""
-        if verdict == "time":
-            return self._error(frames.Failure(QueryTimeout.code, ""))
-        if verdict == "memory":
-            return self._error(frames.Failure(QueryOutOfMemory.code, ""))
-        return otherwise or QueryFailed("the query's process ended unexpectedly", hint="try again")
-
-    def _error(self, failure: frames.Failure) -> QueryError:
-        limits = self._pool.limits
-        kind = _ERRORS.get(failure.kind, QueryFailed)
-        message, hint = failure.message, failure.hint
-        if kind is QueryTimeout:
-            message = f"the query ran longer than {limits.seconds:g} seconds and was ended"
-            hint = "narrow it, for example by event_time"
-        elif kind is QueryOutOfMemory:
-            message = f"the query needed more memory than {limits.memory_bytes >> 20} MiB and was ended"
-            hint = "select fewer columns, aggregate, or narrow it by event_time"
-        offset = len(self._sql[: failure.offset].encode()) if failure.offset >= 0 else -1
-        return kind(message, hint=hint, position=Position.at_byte(self._sql, offset))
-
-
-class AnswerBody(AsyncIterator[bytes]):
-    """The bytes of an answer. Iterate to the end or `aclose`; left untouched too long, it closes itself."""
-
-    def __init__(self, run: _Run, resources: ExitStack, stall_seconds: float, started: float) -> None:
-        self._run, self._resources = run, resources
-        self._stall_seconds, self._started = stall_seconds, started
-        self._loop = asyncio.get_running_loop()
-        self._bytes = 0
-        self._stall: asyncio.TimerHandle | None = None
-        self.finished: asyncio.Future[Outcome] = self._loop.create_future()
-        self._arm()
-
-    async def __anext__(self) -> bytes:
-        if self.finished.done():
-            raise StopAsyncIteration
-        self._disarm()
-        try:
-            reply = await self._run.next()
-        except QueryError as error:
-            self._finish(0, "", error)
-            raise
-        except BaseException:
-            self._finish(0, "", QueryFailed("the reader of the answer went away"))
-            raise
-        if self.finished.done():  # closed while we waited
-            raise StopAsyncIteration
-        if isinstance(reply, frames.Data):
-            self._bytes += len(reply.content)
-            self._arm()
-            return reply.content
-        if isinstance(reply, frames.End):
-            self._run.end(clean=True)
-            self._finish(reply.rows, reply.truncated, None)
-            raise StopAsyncIteration
-        broken = QueryFailed("the query's process broke its protocol")
-        self._finish(0, "", broken)
-        raise broken
-
-    async def aclose(self) -> None:
-        """Stop the query if it still runs. Safe to call at any time, more than once."""
-        self._finish(0, "", QueryFailed("the answer was closed before its end"))
-
-    def _finish(self, rows: int, truncated: str, error: QueryError | None) -> None:
-        self._disarm()
-        if not self.finished.done():
-            seconds = time.monotonic() - self._started
-            self.finished.set_result(Outcome(rows, self._bytes, truncated, seconds, error))
-        self._resources.close()
-
-    def _arm(self) -> None:
-        message = f"the answer was not read for {self._stall_seconds:g} seconds"
-        self._stall = self._loop.call_later(self._stall_seconds, self._finish, 0, "", QueryFailed(message))
-
-    def _disarm(self) -> None:
-        if self._stall is not None:
-            self._stall.cancel()
-            self._stall = None
+        return frames.Grant([file.as_posix() for file in files], made, tables)
 
 
 def _stream(table: pa.Table) -> bytes:

@@ -2,7 +2,7 @@
 
     server -> worker    Ask, then Grant (or Drop, when no answer is wanted), a query each; or Index
     worker -> server    Ready once; a query each: Tables, Begin, Data…, End; or Failure instead of any of the last four;
-                        Words after an Index, or Failure
+                        once in a query, Widen instead of Begin, for another Grant; Words after an Index, or Failure
 
 The worker runs SQL of strangers, so the server trusts nothing it says: messages are decoded into exact types, a frame
 is at most MAX_FRAME long, and whatever does not fit is the end of that worker.
@@ -60,10 +60,16 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
 
 
 class Tables(msgspec.Struct, frozen=True, tag="tables"):
-    """The statement passed the check; it names these views, and of some of them wants only some rows."""
+    """The statement passed the check: it names these views, mentions these columns (None: wants all), and of some views
+    it wants only some rows."""
 
     views: list[str]
     conditions: dict[str, Condition] = {}
+    columns: list[str] | None = None
+
+
+class Widen(msgspec.Struct, frozen=True, tag="widen"):
+    """The statement can't be bound. Grant it once more, with all columns: then the error can suggest the right one."""
 
 
 class Words(msgspec.Struct, frozen=True, tag="words"):
@@ -101,7 +107,7 @@ class Failure(msgspec.Struct, frozen=True, tag="failure"):
 
 
 Request = Ask | Grant | Drop | Index
-Reply = Ready | Tables | Words | Begin | Data | End | Failure
+Reply = Ready | Tables | Widen | Words | Begin | Data | End | Failure
 
 _requests = msgspec.msgpack.Decoder(Request)
 _replies = msgspec.msgpack.Decoder(Reply)

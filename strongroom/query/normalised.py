@@ -7,12 +7,14 @@ addresses: `_segment`, `_row`, and the record itself in `raw`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from strongroom.query.views import Column, quoted
 
+_NAMES = re.compile(r"[a-z_][a-z0-9_]*")
 _ADDRESS = {"source": "VARCHAR", "raw": "VARCHAR", "_segment": "VARCHAR", "_row": "BIGINT"}
 
 
@@ -50,21 +52,45 @@ def columns_of(view: NormalisedView) -> list[Column]:
 # ruff: noqa: S608
 
 
-def normalised_view(view: NormalisedView, sources: Collection[str]) -> str:
-    """CREATE VIEW over the views of `sources`; parts of other sources are left out."""
-    empty = NormalisedPart("", "false", {})
-    selects = [_select(view, part) for part in view.parts if part.source in sources] or [_select(view, empty)]
-    return f"CREATE VIEW {quoted(view.name)} AS {' UNION ALL '.join(selects)}"
+def normalised_view(view: NormalisedView, sources: Collection[str], needed: Collection[str] | None = None) -> str:
+    """CREATE VIEW over the views of `sources`, with the columns `needed` (None: all); other sources' parts are left out.
+
+    A nested column is there whole when its outermost name is needed.
+    """
+    columns = _wanted(view, needed)
+    address = {name: kind for name, kind in _ADDRESS.items() if needed is None or name in needed}
+    address = address if columns or address else {"_row": _ADDRESS["_row"]}
+    parts = [part for part in view.parts if part.source in sources] or [NormalisedPart("", "false", {})]
+    selects = [_select(columns, address, part) for part in parts]
+    return f"CREATE OR REPLACE VIEW {quoted(view.name)} AS {' UNION ALL '.join(selects)}"
 
 
-def _select(view: NormalisedView, part: NormalisedPart) -> str:
-    values = {name: f"CAST(({part.values.get(name, 'NULL')}) AS {kind})" for name, kind in view.columns.items()}
-    columns = [f"{_value(value)} AS {quoted(name)}" for name, value in _tree(values).items()]
+def read_by(view: NormalisedView, source: str, needed: Collection[str] | None) -> set[str] | None:
+    """The names that the parts of `source` mention for the columns `needed`, its columns' among them; None for all."""
+    if needed is None:
+        return None
+    wanted = _wanted(view, needed)
+    texts = [
+        text
+        for part in view.parts
+        if part.source == source
+        for text in (part.where, *(sql for name, sql in part.values.items() if name in wanted))
+    ]
+    return {*_NAMES.findall(" ".join(texts)), *(set(_ADDRESS) & set(needed)), "_row"}
+
+
+def _wanted(view: NormalisedView, needed: Collection[str] | None) -> dict[str, str]:
+    return {n: kind for n, kind in view.columns.items() if needed is None or n.partition(".")[0] in needed}
+
+
+def _select(columns: Mapping[str, str], address: Mapping[str, str], part: NormalisedPart) -> str:
+    values = {name: f"CAST(({part.values.get(name, 'NULL')}) AS {kind})" for name, kind in columns.items()}
+    selected = [f"{_value(value)} AS {quoted(name)}" for name, value in _tree(values).items()]
     if not part.source:
-        nothing = [f"CAST(NULL AS {kind}) AS {quoted(name)}" for name, kind in _ADDRESS.items()]
-        return f"SELECT {', '.join([*columns, *nothing])} WHERE false"
-    address = [f"'{part.source}' AS source", "raw", "_segment", "_row"]
-    return f"SELECT {', '.join([*columns, *address])} FROM {quoted(part.source)} WHERE {part.where}"
+        selected += [f"CAST(NULL AS {kind}) AS {quoted(name)}" for name, kind in address.items()]
+        return f"SELECT {', '.join(selected)} WHERE false"
+    selected += [f"'{part.source}' AS source" if name == "source" else name for name in address]
+    return f"SELECT {', '.join(selected)} FROM {quoted(part.source)} WHERE {part.where}"
 
 
 def _tree(leaves: Mapping[str, str]) -> dict[str, Any]:

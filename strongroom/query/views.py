@@ -19,17 +19,18 @@ position in the segment's Merkle tree. The proof of a record follows from the tw
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+import re
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 
 from strongroom.archive.rebuilding import ABSENT, SEPARATOR, Form
-from strongroom.archive.segment import UNIVERSAL
 from strongroom.query.catalog import ENTRIES_SCHEMA, SEGMENTS_SCHEMA
 
 ENTRIES, SEGMENTS, EVENTS = "entries", "segments", "events"
+_NAMES = re.compile(r"[a-z_][a-z0-9_]*")
 
 EVENT_COLUMNS = {
     "account": "account the event belongs to",
@@ -120,44 +121,70 @@ def catalog_columns(view: str) -> list[Column]:
 # ruff: noqa: S608
 
 
-def source_view(source: ViewSource, groups: Iterable[tuple[Sequence[Form], Sequence[Path]]], root: Path) -> str:
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Segments' files that read alike: they have the same `columns`, and leave out the same records."""
+
+    columns: frozenset[str]
+    forms: Sequence[Form]
+    paths: Sequence[Path]
+
+
+def source_view(source: ViewSource, groups: Sequence[Files], root: Path, needed: Collection[str] | None = None) -> str:
     """CREATE VIEW for one source over its segments' files, all of them under `root` (the folder of object names).
 
-    The files of a group have the same columns: DuckDB then opens one of them to know the view, not all. Where they
-    leave out records that their columns give back, the view makes them by the same forms (archive/rebuilding.py).
+    Of a group of files DuckDB opens one to know the view, not all. Where they leave out records that their columns
+    give back, the view makes them by the same forms (archive/rebuilding.py). `needed`: columns to have, by default all;
+    a view has at least one.
     """
-    typed = {field.name: sql_type(field.type) for field in source.schema}
-    stored = {field.name: sql_type(field.type) for field in UNIVERSAL} | typed
-    chosen = [
-        _as("event_time", stored["event_time"]),
-        *(_as(name, kind) for name, kind in typed.items()),
-        *_text_and_bytes("raw"),
-        *_text_and_bytes("context"),
-        *(_as(name, stored[name]) for name in ("received_at", "sequence", "position")),
-        f"substr(_file, {len(root.as_posix()) + 2}) AS _segment",
-        "CAST(file_row_number AS BIGINT) AS _row",
-    ]
-    columns = stored | {"_file": "VARCHAR", "file_row_number": "BIGINT"}
-    empty = f"SELECT {', '.join(f'CAST(NULL AS {kind}) AS {quoted(n)}' for n, kind in columns.items())} WHERE false"
-    rows = " UNION ALL BY NAME ".join([*(_rows(forms, files, stored) for forms, files in groups), empty])
-    return f"CREATE VIEW {quoted(source.name)} AS SELECT {', '.join(chosen)} FROM ({rows})"
+    wanted = [column for column in columns_of(source) if needed is None or column.name in needed]
+    wanted = wanted or [column for column in columns_of(source) if column.name == "_row"]
+    if not groups:
+        return f"{_create(source.name)} {_nothing(wanted)}"
+    names = {column.name for column in wanted}
+    times = {column.name for column in columns_of(source) if column.type.startswith("TIMESTAMP")}
+    rows = []
+    for group in groups:
+        columns = ", ".join(_stored(column, group, times, root) for column in wanted)
+        rows.append(f"SELECT {columns} FROM {_files(group.paths, names)}")
+    return f"{_create(source.name)} {' UNION ALL '.join(rows)}"
 
 
-def _rows(forms: Sequence[Form], files: Sequence[Path], types: Mapping[str, str]) -> str:
-    """The rows of files, their records rebuilt where a form says how (as archive/rebuilding.py does it)."""
-    if not forms:
-        return f"SELECT * FROM {_files(files)}"
-    cases = " ".join(
-        f"WHEN context IS NOT DISTINCT FROM {_bytes(form.context)} THEN {_line(form, types)}" for form in forms
-    )
-    return f"SELECT * REPLACE (coalesce(raw, encode(CASE {cases} END)) AS raw) FROM {_files(files)}"
+def _stored(column: Column, group: Files, times: Collection[str], root: Path) -> str:
+    """One column of a view, out of files; `times` are the columns of the source that hold times."""
+    name = quoted(column.name)
+    if column.name == "_segment":
+        return f"substr(_file, {len(root.as_posix()) + 2}) AS _segment"
+    if column.name == "_row":
+        return "CAST(file_row_number AS BIGINT) AS _row"
+    if column.name == "raw" and group.forms:
+        cases = " ".join(
+            f"WHEN context IS NOT DISTINCT FROM {_bytes(form.context)} THEN {_line(form, times)}"
+            for form in group.forms
+        )
+        return f"coalesce(TRY(decode(raw)), CAST(raw AS VARCHAR), CASE {cases} END) AS raw"
+    if column.name in ("raw", "context"):
+        return f"coalesce(TRY(decode({name})), CAST({name} AS VARCHAR)) AS {name}"
+    if column.name in ("raw_bytes", "context_bytes"):
+        whole = column.name.removesuffix("_bytes")
+        return f"CASE WHEN {whole} IS NOT NULL AND TRY(decode({whole})) IS NULL THEN {whole} END AS {name}"
+    return f"CAST({name if column.name in group.columns else 'NULL'} AS {column.type}) AS {name}"
 
 
-def _line(form: Form, types: Mapping[str, str]) -> str:
+def _create(view: str) -> str:
+    return f"CREATE OR REPLACE VIEW {quoted(view)} AS"
+
+
+def _nothing(columns: Sequence[Column]) -> str:
+    """A SELECT of no rows that have these columns."""
+    return f"SELECT {', '.join(f'CAST(NULL AS {c.type}) AS {quoted(c.name)}' for c in columns)} WHERE false"
+
+
+def _line(form: Form, times: Collection[str]) -> str:
     fields = []
     for name in form.columns:
         value = quoted(name)
-        if types.get(name, "").startswith("TIMESTAMP"):
+        if name in times:
             value = f"epoch_us({value}) // 1000000"
         fields.append(f"coalesce(CAST({value} AS VARCHAR), '{ABSENT}')")
     return f"concat_ws('{SEPARATOR}', {', '.join(fields)})"
@@ -167,26 +194,36 @@ def _bytes(value: bytes | None) -> str:
     return "NULL" if value is None else f"unhex('{value.hex()}')"
 
 
-def _files(group: Sequence[Path]) -> str:
-    listed = ", ".join(literal(path.as_posix()) for path in group)
-    options = "filename = '_file', file_row_number = true, hive_partitioning = false"
-    return f"read_parquet([{listed}], {options})"
+def _files(paths: Sequence[Path], columns: Collection[str]) -> str:
+    listed = ", ".join(literal(path.as_posix()) for path in paths)
+    options = ", filename = '_file'" if "_segment" in columns else ""
+    options += ", file_row_number = true" if "_row" in columns else ""
+    return f"read_parquet([{listed}], hive_partitioning = false{options})"
 
 
-def events_view(sources: Sequence[ViewSource]) -> str:
-    """CREATE VIEW events over the views of `sources`."""
-    parts = [_event_rows(source) for source in sources if source.events]
-    if not parts:
-        columns = ", ".join(f"CAST(NULL AS {column.type}) AS {quoted(column.name)}" for column in event_columns())
-        parts = [f"SELECT {columns} WHERE false"]
-    return f"CREATE VIEW {EVENTS} AS {' UNION ALL '.join(parts)}"
+def events_view(sources: Sequence[ViewSource], needed: Collection[str] | None = None) -> str:
+    """CREATE VIEW events over the views of `sources`, with the columns `needed` (by default all; at least one)."""
+    wanted = [column for column in event_columns() if needed is None or column.name in needed]
+    wanted = wanted or [column for column in event_columns() if column.name == "_row"]
+    rows = [_event_rows(source, wanted) for source in sources if source.events] or [_nothing(wanted)]
+    return f"{_create(EVENTS)} {' UNION ALL '.join(rows)}"
 
 
-def _event_rows(source: ViewSource) -> str:
-    mapped = [f"CAST(({source.events.get(name, 'NULL')}) AS VARCHAR) AS {quoted(name)}" for name in EVENT_COLUMNS]
-    event_time = source.events.get("event_time", "event_time")
-    first = [f"{literal(source.name)} AS source", f"CAST(({event_time}) AS TIMESTAMPTZ) AS event_time"]
-    return f"SELECT {', '.join([*first, *mapped, 'raw', '_segment', '_row'])} FROM {quoted(source.name)}"
+def _event_rows(source: ViewSource, wanted: Sequence[Column]) -> str:
+    values = {column.name: quoted(column.name) for column in wanted}
+    values |= {name: f"({source.events.get(name, 'NULL')})" for name in EVENT_COLUMNS if name in values}
+    values["source"] = literal(source.name)
+    values["event_time"] = f"({source.events.get('event_time', 'event_time')})"
+    columns = [f"CAST({values[column.name]} AS {column.type}) AS {quoted(column.name)}" for column in wanted]
+    return f"SELECT {', '.join(columns)} FROM {quoted(source.name)}"
+
+
+def read_by_events(source: ViewSource, needed: Collection[str] | None) -> set[str] | None:
+    """The columns of a source that `events` reads for its columns `needed`; None for all."""
+    if needed is None:
+        return None
+    expressions = [source.events.get(name, "") for name in (*EVENT_COLUMNS, "event_time") if name in needed]
+    return {*_NAMES.findall(" ".join(expressions)), *needed} & {column.name for column in columns_of(source)}
 
 
 def sql_type(kind: pa.DataType) -> str:
@@ -223,17 +260,6 @@ def sql_type(kind: pa.DataType) -> str:
     if pa.types.is_struct(kind):
         return f"STRUCT({', '.join(f'{quoted(field.name)} {sql_type(field.type)}' for field in kind)})"
     raise ValueError(f"no view column can have the type {kind}")
-
-
-def _text_and_bytes(column: str) -> list[str]:
-    return [
-        f"coalesce(TRY(decode({column})), CAST({column} AS VARCHAR)) AS {column}",
-        f"CASE WHEN {column} IS NOT NULL AND TRY(decode({column})) IS NULL THEN {column} END AS {column}_bytes",
-    ]
-
-
-def _as(name: str, kind: str) -> str:
-    return f"CAST({quoted(name)} AS {kind}) AS {quoted(name)}"
 
 
 def quoted(name: str) -> str:

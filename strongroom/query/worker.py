@@ -5,7 +5,7 @@ of a query read. Each query gets a new in-memory database of its own, prepared b
 
 1. Ask: the statement check (guard.py) answers which views the statement names, and which of their rows (where.py).
 2. Grant: DuckDB is given exactly the files of this query, loses access to all others, and its configuration is locked;
-   the views are made; only now does the statement itself meet the database.
+   the views are made, with the columns that the statement mentions; only now does it meet the database itself.
 3. The answer streams in frames; writing blocks when the server does not read, so a slow reader slows the query, not
    the memory. Row and byte limits cut here and say so.
 
@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,7 +28,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.ipc
 
-from strongroom.query import frames, guard, index, results, sandbox, where
+from strongroom.query import frames, guard, index, mentions, results, sandbox, where
 from strongroom.query.errors import Position, QueryError
 
 BATCH_ROWS = 2048
@@ -90,12 +90,25 @@ def _serve(
     try:
         checked = guard.check(ask.sql, ask.views, database, max_bytes=settings.sql_bytes)
         wanted = where.conditions(checked.tree, checked.views, where.Constants(ask.parameters, database))
-        _send(outgoing, frames.Tables(sorted(checked.views), wanted))
+        mentioned = mentions.columns(checked.tree)
+        columns = None if mentioned is None else sorted(mentioned)
+        _send(outgoing, frames.Tables(sorted(checked.views), wanted, columns))
         grant = _receive(incoming)
         if not isinstance(grant, frames.Grant):
             return isinstance(grant, frames.Drop)
         _prepare(database, grant)
-        for reply in answer(ask, checked.sql, database):
+
+        def widen() -> bool:
+            """Make the views anew, with all columns, if they have not all."""
+            if columns is None:
+                return False
+            _send(outgoing, frames.Widen())
+            wider = _receive(incoming)
+            for statement in wider.setup if isinstance(wider, frames.Grant) else []:
+                database.execute(statement)
+            return True
+
+        for reply in answer(ask, checked.sql, database, widen):
             _send(outgoing, reply)
     except QueryError as error:
         offset = error.position.offset if error.position else -1
@@ -176,9 +189,11 @@ def _confine(database: duckdb.DuckDBPyConnection, files: list[str]) -> None:
     database.execute("SET lock_configuration = true")
 
 
-def answer(ask: frames.Ask, sql: str, database: duckdb.DuckDBPyConnection) -> Iterator[frames.Reply]:
+def answer(
+    ask: frames.Ask, sql: str, database: duckdb.DuckDBPyConnection, widen: Callable[[], bool]
+) -> Iterator[frames.Reply]:
     """Begin, Data…, End. Begin is held back until there is a first piece, so that early failures come before it."""
-    relation = _bound(sql, ask.parameters or None, database)
+    relation = _bound(sql, ask.parameters or None, database, widen)
     types = [str(kind) for kind in relation.types]
     relation = _expressible(relation.limit(ask.rows + 1), ask.format)
     encoder = results.encoder(ask.format)
@@ -204,12 +219,17 @@ def answer(ask: frames.Ask, sql: str, database: duckdb.DuckDBPyConnection) -> It
 
 
 def _bound(
-    sql: str, parameters: list[Any] | dict[str, Any] | None, database: duckdb.DuckDBPyConnection
+    sql: str,
+    parameters: list[Any] | dict[str, Any] | None,
+    database: duckdb.DuckDBPyConnection,
+    widen: Callable[[], bool],
 ) -> duckdb.DuckDBPyRelation:
     """The statement, bound to the views. Its errors come without their place in the text; EXPLAIN's have it."""
     try:
         return database.sql(sql, params=parameters)
     except _AT_BINDING:
+        if widen():
+            return _bound(sql, parameters, database, lambda: False)
         database.execute(_EXPLAIN + sql, parameters).fetchall()
         raise
 

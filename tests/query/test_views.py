@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from strongroom.archive import segment
 from strongroom.archive.rebuilding import Form
-from strongroom.query.views import ViewSource, source_view
+from strongroom.query.views import Files, ViewSource, source_view
 from tests.segments import write_segment
 
 TIME = pa.timestamp("us", tz="UTC")
@@ -40,6 +40,6 @@ def test_the_record_is_the_archives(tmp_path: Path) -> None:
     with duckdb.connect() as connection:
         stored = connection.execute(f"SELECT count(raw) FROM read_parquet('{path}')").fetchone()
         assert stored == (2,), "the two lines that their columns don't give back"
-        connection.execute(source_view(source, [(FORMS, [path])], tmp_path))
+        connection.execute(source_view(source, [Files(frozenset(schema.names), FORMS, [path])], tmp_path))
         found = connection.execute("SELECT coalesce(raw_bytes, encode(raw)) FROM flows ORDER BY _row").fetchall()
     assert [raw for (raw,) in found] == raws
