@@ -17,6 +17,7 @@ What can happen to a request:
                         that everybody gave up and that comes true all the same
 
 One request a connection, in both directions: slower than life, and no request depends on another one's fate.
+Conditional writes go to the server one at a time: moto looks first and then writes, where S3 does both at once.
 """
 
 from __future__ import annotations
@@ -93,6 +94,7 @@ class _Request:
     path: str
     data: bytes
     """Head and body as they go to the server."""
+    conditional: bool
 
 
 class FaultProxy:
@@ -110,6 +112,7 @@ class FaultProxy:
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._one_at_a_time = asyncio.Lock()
         self.port = 0
         self._thread = threading.Thread(target=self._run, name="faults", daemon=True)
 
@@ -203,6 +206,12 @@ class FaultProxy:
 
     async def _ask(self, request: _Request) -> bytes:
         """The server's whole answer, or nothing when it can't be reached."""
+        if request.conditional:
+            async with self._one_at_a_time:
+                return await self._forward(request)
+        return await self._forward(request)
+
+    async def _forward(self, request: _Request) -> bytes:
         try:
             reader, writer = await asyncio.open_connection(*self._upstream)
             try:
@@ -223,7 +232,7 @@ async def _read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> _
         return None
     first, *lines = head[:-4].split(b"\r\n")
     method, target, _ = first.decode().split(" ", 2)
-    kept, length, chunked = [first], 0, False
+    kept, length, chunked, conditional = [first], 0, False, False
     for line in lines:
         name, _, value = line.partition(b":")
         match name.strip().lower():
@@ -233,6 +242,8 @@ async def _read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> _
                 continue
             case b"connection":
                 continue
+            case b"if-none-match":
+                conditional = True
             case b"content-length":
                 length = int(value)
             case b"transfer-encoding":
@@ -240,7 +251,7 @@ async def _read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> _
         kept.append(line)
     kept.append(b"Connection: close")
     body = await _chunks(reader) if chunked else await reader.readexactly(length)
-    return _Request(method, unquote(target), b"\r\n".join(kept) + b"\r\n\r\n" + body)
+    return _Request(method, unquote(target), b"\r\n".join(kept) + b"\r\n\r\n" + body, conditional)
 
 
 async def _chunks(reader: asyncio.StreamReader) -> bytes:
