@@ -15,17 +15,28 @@ from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Protocol
 
 from strongroom.archive import layout
 from strongroom.archive.encryption import Encryption
-from strongroom.archive.entry import ObjectRef, SegmentRef
 from strongroom.archive.envelope import FileFacts
 from strongroom.archive.errors import FormatError
 from strongroom.archive.segment import file_digest
 from strongroom.archive.stores.copies import local_file
 from strongroom.archive.stores.store import ObjectStore
 
-Reference = ObjectRef | SegmentRef
+
+class Reference(Protocol):
+    """What an entry says of an object (entry.ObjectRef, entry.SegmentRef, and what is made from them)."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def sha256(self) -> str: ...
 
 
 class Contents:
@@ -40,7 +51,7 @@ class Contents:
         Raises ObjectMissing, FormatError when it is not what the entry states, StoreUnavailable, KeyWithheld.
         """
         stored = self.store.get(reference.key, reference.version)
-        _compare(reference, sha256(stored).hexdigest())
+        _compare(reference, len(stored), sha256(stored).hexdigest())
         return self.unseal(reference.key, stored)
 
     @contextmanager
@@ -59,11 +70,11 @@ class Contents:
         """Write the content to the new file `path`; its length and SHA-256. Raises as `read` does, OSError."""
         if is_envelope(reference.key):
             with local_file(self.store, reference.key, reference.version) as stored:
-                _compare(reference, file_digest(stored))
+                _compare(reference, stored.stat().st_size, file_digest(stored))
                 return self.encryption.open_file(reference.key, stored, path)
         self.store.fetch(reference.key, path, reference.version)
         try:
-            _compare(reference, file_digest(path))
+            _compare(reference, path.stat().st_size, file_digest(path))
         except FormatError:
             path.unlink()
             raise
@@ -83,8 +94,10 @@ def is_envelope(name: str) -> bool:
     return name.endswith(layout.ENCRYPTED)
 
 
-def _compare(reference: Reference, digest: str) -> None:
-    if digest != reference.sha256:
+def _compare(reference: Reference, size: int, digest: str) -> None:
+    if (size, digest) != (reference.bytes, reference.sha256):
         raise FormatError(
-            f"{reference.key}: SHA-256 {digest}, its entry states {reference.sha256}", hint="run `strongroom verify`"
+            f"{reference.key}: {size} bytes with SHA-256 {digest}, its entry states {reference.bytes} bytes with "
+            f"SHA-256 {reference.sha256}",
+            hint="run `strongroom verify`",
         )

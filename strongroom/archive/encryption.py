@@ -8,8 +8,8 @@
 **Which data key.** A file (a segment) gets one of its own. Small objects of one folder share one, for at most
 `SHARED_SECONDS` and `SHARED_OBJECTS`: their content keys differ by their salts, a reader of a hundred thousand details
 does not make as many calls to KMS, and an acknowledgement in diskless mode does not wait for one. Unwrapped keys are
-remembered as long, so a key that its owner takes away is out of use here after that time; verification remembers none
-(`forgetful`).
+remembered as long, so a key that its owner takes away is out of use here after that time. A verification begins with
+none.
 
 **Sealing twice** gives two envelopes: salts and data keys are never derived from content or position. Whoever finds the
 name taken compares contents (ingest/commit.py).
@@ -48,15 +48,15 @@ class Encryption:
     Thread-safe. Can be sent to another process, which begins without what this one remembers.
     """
 
-    def __init__(self, archive: str, keys: WrappingKeys = NO_KEYS, *, forgetful: bool = False) -> None:
-        """`archive`: the archive's id. `forgetful`: ask for every data key, each time."""
-        self.archive, self.keys, self._forgetful = archive, keys, forgetful
+    def __init__(self, archive: str, keys: WrappingKeys = NO_KEYS) -> None:
+        """`archive`: the archive's id."""
+        self.archive, self.keys = archive, keys
         self._lock = threading.Lock()
         self._shared: dict[str, _Shared] = {}
         self._unwrapped: OrderedDict[tuple[str, str, bytes], tuple[bytes, float]] = OrderedDict()
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _again, (self.archive, self.keys, self._forgetful)
+        return Encryption, (self.archive, self.keys)
 
     @property
     def on(self) -> bool:
@@ -149,11 +149,10 @@ class Encryption:
             plain = self.keys.named(header.key).unwrap(header.wrapped, self._context(header.scope))
         except KeyUnavailable as error:
             raise _about(header.object, error) from error
-        if not self._forgetful:
-            with self._lock:
-                self._unwrapped[known] = plain, time.monotonic() + SHARED_SECONDS
-                while len(self._unwrapped) > _REMEMBERED:
-                    self._unwrapped.popitem(last=False)
+        with self._lock:
+            self._unwrapped[known] = plain, time.monotonic() + SHARED_SECONDS
+            while len(self._unwrapped) > _REMEMBERED:
+                self._unwrapped.popitem(last=False)
         return plain
 
     def _context(self, scope: str) -> Context:
@@ -161,10 +160,6 @@ class Encryption:
 
 
 _CANARY = "canary"
-
-
-def _again(archive: str, keys: WrappingKeys, forgetful: bool) -> Encryption:
-    return Encryption(archive, keys, forgetful=forgetful)
 
 
 def _about(name: str, error: KeyUnavailable) -> KeyUnavailable:

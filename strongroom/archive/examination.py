@@ -12,24 +12,26 @@ A changed segment is narrowed down to row groups by their roots. An object the s
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from strongroom.archive import details, layout, safeguards, segment
+from strongroom.archive.contents import Contents, is_envelope
 from strongroom.archive.entry import Entry, ObjectRef, SegmentRef
-from strongroom.archive.errors import FormatError, ObjectMissing, StoreUnavailable
+from strongroom.archive.errors import FormatError, KeyUnavailable, ObjectMissing, StoreUnavailable
 from strongroom.archive.findings import Finding, Level
 from strongroom.archive.safeguards import Expected
 from strongroom.archive.segment import SegmentFacts
 from strongroom.archive.signer import object_digest
 from strongroom.archive.stores.copies import local_file
-from strongroom.archive.stores.store import LockingStore, ObjectStore, Protection
+from strongroom.archive.stores.store import LockingStore, Protection
 
 # (source, rows with at least `raw` and `context`) -> event_time and typed columns, None for a source it does not know.
 Rederive = Callable[[str, pa.Table], pa.Table | None]
@@ -51,11 +53,12 @@ class Outcome:
 
 
 class Examiner:
-    """Looks at objects. Can be sent to another process when `store` and `rederive` can."""
+    """Looks at objects. Can be sent to another process when the store and `rederive` can."""
 
-    def __init__(self, store: ObjectStore, rederive: Rederive | None, now: datetime) -> None:
+    def __init__(self, contents: Contents, rederive: Rederive | None, now: datetime) -> None:
         """`now`: the moment by which retention has ended or not."""
-        self._store = store
+        self._contents = contents
+        self._store = store = contents.store
         self._locking = store if isinstance(store, LockingStore) else None
         self._now = now
         self._rederive = rederive
@@ -71,6 +74,8 @@ class Examiner:
                 outcome.over = True
             else:
                 _find(outcome, entry, reference, "MISSING", *_absent(reference, expected))
+        except KeyUnavailable as error:  # which key is a finding of its own (archive/encryption_check.py)
+            outcome.unread = error.message
         except StoreUnavailable as error:
             outcome.unread = f"{reference.key}: {error.message}"
         return outcome
@@ -96,11 +101,13 @@ class Examiner:
             if actual != reference.sha256:
                 damage = self._damage(reference)
                 _find(outcome, entry, reference, "CHANGED", *_digests(reference, actual), **damage)
-            elif level != "complete" and entry.kind == "segment":
-                self._check_details(entry, outcome)
+            elif level != "complete":
+                self._check_content(entry, reference, outcome)
+        elif is_envelope(reference.key):
+            self._check_envelope(entry, reference, outcome)
         else:
             with local_file(self._store, reference.key, reference.version) as path:
-                self._check_segment(path, entry, reference, outcome)
+                self._check_segment(path, reference.sha256, entry, reference, outcome)
 
     def _look(
         self, entry: Entry, reference: SegmentRef | ObjectRef, expected: Expected, outcome: Outcome
@@ -112,20 +119,47 @@ class Examiner:
         outcome.findings += safeguards.judge(reference.key, expected, found, self._now, index=entry.index)
         return found.bytes, found.sha256
 
-    def _check_segment(self, path: Path, entry: Entry, reference: SegmentRef, outcome: Outcome) -> None:
-        """Every record, every derived column, and what the details say about them."""
+    def _check_envelope(self, entry: Entry, reference: SegmentRef, outcome: Outcome) -> None:
+        """A segment's envelope: its bytes first, which need no key, then what it holds."""
+        with local_file(self._store, reference.key, reference.version) as stored:
+            outcome.bytes_read += reference.bytes
+            actual = segment.file_digest(stored)
+            if actual != reference.sha256:
+                _find(outcome, entry, reference, "CHANGED", *_digests(reference, actual), **_narrow(reference, None))
+                return
+            with TemporaryDirectory(prefix="strongroom-") as folder:
+                content = Path(folder) / "content"
+                try:
+                    opened = self._contents.encryption.open_file(reference.key, stored, content)
+                except FormatError as error:
+                    outcome.findings.append(_mismatched(entry, reference, error))
+                    return
+                self._check_segment(content, opened.sha256, entry, reference, outcome)
+
+    def _check_content(self, entry: Entry, reference: SegmentRef | ObjectRef, outcome: Outcome) -> None:
+        """What is behind the right bytes of an object that is no segment."""
+        try:
+            content = self._contents.unseal(reference.key, self._store.get(reference.key, reference.version))
+        except FormatError as error:
+            outcome.findings.append(_mismatched(entry, reference, error))
+            return
+        if entry.kind == "segment":
+            self._check_details(entry, content, outcome)
+
+    def _check_segment(self, path: Path, digest: str, entry: Entry, reference: SegmentRef, outcome: Outcome) -> None:
+        """Every record, every derived column, and what the details say about them. `digest`: the file's, if sound."""
         outcome.bytes_read += 2 * reference.bytes
         try:
             found = segment.read_back(path)
         except FormatError as error:
             actual = segment.file_digest(path)
-            if actual != reference.sha256:
+            if actual != digest:
                 unreadable = _narrow(reference, None)
                 _find(outcome, entry, reference, "CHANGED", *_digests(reference, actual), **unreadable)
             else:
                 _mismatch(outcome, entry, reference, f"root {reference.root}", error.message)
             return
-        if found.sha256 != reference.sha256:
+        if found.sha256 != digest:
             narrowed = _narrow(reference, found)
             _find(outcome, entry, reference, "CHANGED", *_digests(reference, found.sha256), **narrowed)
         elif (found.root, found.groups, found.records) != (reference.root, reference.groups, reference.records):
@@ -174,12 +208,12 @@ class Examiner:
                 return False
         return True
 
-    def _check_details(self, entry: Entry, outcome: Outcome) -> None:
+    def _check_details(self, entry: Entry, content: bytes, outcome: Outcome) -> None:
         """Details with the right bytes: are they of this entry's segments and writer?"""
         assert entry.details is not None
         key, where = entry.details.key, {"index": entry.index}
         try:
-            stated = details.decode(self._store.get(key, entry.details.version))
+            stated = details.decode(content)
         except FormatError as error:
             outcome.findings.append(Finding("DETAILS_MISMATCH", key, "canonical details", error.message, where))
             return
@@ -193,11 +227,8 @@ class Examiner:
             return None
         if self._details[0] != entry.details.sha256:
             stated = None
-            try:
-                data = self._store.get(entry.details.key, entry.details.version)
-                stated = details.decode(data) if sha256(data).hexdigest() == entry.details.sha256 else None
-            except (FormatError, ObjectMissing):
-                pass
+            with suppress(FormatError, ObjectMissing):
+                stated = details.decode(self._contents.read(entry.details))
             self._details = (entry.details.sha256, stated)
         return self._details[1]
 
@@ -205,6 +236,8 @@ class Examiner:
         """Where in a changed segment the records differ, as exactly as the entry's row-group roots allow."""
         if not isinstance(reference, SegmentRef):
             return {}
+        if is_envelope(reference.key):
+            return _narrow(reference, None)  # not one byte of a changed envelope's content can be told
         with local_file(self._store, reference.key, reference.version) as path:
             try:
                 return _narrow(reference, segment.read_back(path))
@@ -220,6 +253,12 @@ def summarise_times(times: pa.ChunkedArray) -> tuple[int, int | None, int | None
     names = pc.fill_null(pc.strftime(hours.field("values"), format="%Y-%m-%dT%H"), "")
     counts = dict(zip(names.to_pylist(), hours.field("counts").to_pylist(), strict=True))
     return len(times), bounds["min"].as_py(), bounds["max"].as_py(), counts
+
+
+def _mismatched(entry: Entry, reference: SegmentRef | ObjectRef, error: FormatError) -> Finding:
+    where = {"index": entry.index}
+    said = "an envelope of this object, under a key of this archive"
+    return Finding("ENVELOPE_MISMATCH", reference.key, said, error.message, where)
 
 
 def _kind_of(reference: SegmentRef | ObjectRef) -> str:

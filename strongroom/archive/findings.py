@@ -158,6 +158,22 @@ CATALOGUE: Mapping[str, Kind] = {
     "ORDER_CHANGED": Kind(
         "critical", "an order's bytes are not those its entry commits to: what it obliges is unknown", _COPY
     ),
+    "KEY_UNAVAILABLE": Kind(
+        "critical",
+        "a wrapping key that sealed objects can't be used: while that is so, nobody can read what it sealed",
+        "If it is pending deletion, cancel that at once; if it is disabled or denied, enable or grant it. If it is "
+        "only unknown here, name it in `encryption_keys_old`.",
+    ),
+    "PLAINTEXT_OBJECT": Kind(
+        "critical",
+        "an object is not encrypted although the log says that this archive is",
+        "Find out which writer put it, and with which software (this one refuses): the store's provider can read it.",
+    ),
+    "ENVELOPE_MISMATCH": Kind(
+        "critical",
+        "an object with the right bytes is no envelope of this object and archive, or its key does not open it",
+        _STOP,
+    ),
     "TILE_CHANGED": Kind(
         "error",
         "a published tile is not what the entries give: foreign auditors would be misled",
@@ -199,6 +215,7 @@ _NOT_TAMPERING = frozenset(
     {
         *("ENTRY_UNSIGNED", "WITNESS_MISSING", "CHECKPOINT_STALE", "ORPHAN", "KEY_CHANGE_UNCONFIRMED"),
         *("RECEIPT_OVERDUE", "LOCK_MISSING", "LOCK_WEAK", "LOCK_SHORT", "HOLD_MISSING"),
+        *("KEY_UNAVAILABLE", "PLAINTEXT_OBJECT"),
         *("VERSIONING_SUSPENDED", "DIGEST_GAP"),
     }
 )

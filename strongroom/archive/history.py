@@ -17,9 +17,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from strongroom.archive import encryption_policy, layout, note, timestamps
 from strongroom.archive import entry as entries
-from strongroom.archive import layout, note, timestamps
 from strongroom.archive.chain import Chain, Violation
+from strongroom.archive.encryption_policy import Declared
 from strongroom.archive.entry import Entry
 from strongroom.archive.errors import FormatError, ObjectMissing
 from strongroom.archive.findings import Asked, Finding, Report
@@ -53,6 +54,9 @@ class History:
         self.chain: Chain
         self.ring: Keyring
         self.orders: list[Entry] = []  # entries that name orders
+        self.wrapping_keys: list[Declared] = []  # those the log has taken into use
+        self.in_the_clear: dict[int, list[str]] = {}  # objects that are no envelopes, by the entry that names them
+        self.archive = ""  # the archive's id
         self._key_entries: list[tuple[int, Mapping[str, Any]]] = []
         self._key_changes_lost: list[int] = []  # indices where a key change may have stood that can't be read now
         self._unbelieved: list[int] = []  # sizes whose keys were all revoked
@@ -66,6 +70,7 @@ class History:
         try:
             found = read_identity(store)
             identity = found.data
+            history.archive = found.archive_id
             if found.origin != trust.origin:
                 report.findings.append(
                     Finding(
@@ -168,8 +173,16 @@ class History:
             self._key_entries.append((index, entry.data))
         elif is_order(entry):
             self.orders.append(entry)
+        if entry is not None:
+            self._follow_encryption(entry)
         if not self.missing:
             self.tree.append(leaf_hash(data))
+
+    def _follow_encryption(self, entry: Entry) -> None:
+        if (declared := encryption_policy.of(entry)) is not None:
+            self.wrapping_keys.append(declared)
+        elif self.wrapping_keys and (plain := encryption_policy.in_the_clear(entry.objects)):
+            self.in_the_clear[entry.index] = plain
 
     def _read_checkpoints(self, sizes: list[int], report: Report) -> None:
         count, beyond = 0, self.chain.size

@@ -19,6 +19,7 @@ from dataclasses import replace
 from hashlib import sha256
 
 from strongroom.archive import layout, safeguards, tiles
+from strongroom.archive.contents import Contents
 from strongroom.archive.entry import Entry, ObjectRef, SegmentRef
 from strongroom.archive.errors import FormatError
 from strongroom.archive.examination import Examiner, Rederive, summarise_times
@@ -51,6 +52,7 @@ class Holdings:
         history: History,
         report: Report,
         *,
+        contents: Contents,
         book: OrderBook,
         irregular: Mapping[str, Sequence[ObjectVersion]],
         start: int = 0,
@@ -59,7 +61,8 @@ class Holdings:
         deadline: float = math.inf,
         progress: Progress | None = None,
     ) -> None:
-        """`book`: the log's orders. `irregular`: names with several versions or markers, and these, newest first.
+        """`contents`: of the same store. `book`: the log's orders. `irregular`: names with several versions or
+        markers, and these, newest first.
 
         `start`: the first entry whose objects are looked at; `position`: go on from there instead.
 
@@ -76,7 +79,7 @@ class Holdings:
         self.explained: set[str] = set()
         self.announced: set[str] = set()  # reports that a `report` entry has announced
         self.digests: dict[str, str] = {}  # SHA-256 -> key, to recognise swapped segments
-        self.book, self.irregular = book, irregular
+        self.contents, self.book, self.irregular = contents, book, irregular
         self.over: set[str] = set()  # segments that nothing keeps any more
         self.expected: dict[int, tuple[Expected, Expected]] = {}  # index -> of the entry, of checkpoints and the like
         self.gone = self.without_checksum = 0
@@ -91,7 +94,7 @@ class Holdings:
     def check(self, rederive: Rederive | None, threads: int, processes: int) -> None:
         """Look at everything. `processes` are used instead of `threads` where records are parsed, if > 0."""
         worth = sum(size for key, size in self.listed.items() if key.startswith(layout.SEGMENTS)) > _WORTH_PROCESSES
-        workers = Workers(Examiner(self.store, rederive, self.asked.now), threads, processes if worth else 0)
+        workers = Workers(Examiner(self.contents, rederive, self.asked.now), threads, processes if worth else 0)
         segments = records = 0
         stopped = False
         with workers.at_work():
@@ -338,7 +341,7 @@ class Holdings:
 
 _WRITER_OBJECT = re.compile(
     r"^(?:segments/source=[a-z0-9_]+/date=[0-9-]+/|details/)"
-    r"(?P<writer>[a-z0-9_]+)[-/](?P<epoch>\d+)[-/](?P<first>\d{20})-\d{20}(?:-[pr]\d+)*\.(?:parquet|json)$"
+    r"(?P<writer>[a-z0-9_]+)[-/](?P<epoch>\d+)[-/](?P<first>\d{20})-\d{20}(?:-[pr]\d+)*\.(?:parquet|json)(?:\.enc)?$"
 )
 
 

@@ -17,7 +17,7 @@ from strongroom.archive.orders import Obligations
 from strongroom.archive.stores.store import ObjectStore
 
 Unseal = Callable[[str, bytes], bytes]
-"""(name, stored bytes) -> the order's bytes: the identity, unless the archive is encrypted."""
+"""(name, stored bytes) -> the order's bytes: Contents.unseal where the archive may be encrypted."""
 
 _KINDS = frozenset(orders.KIND.values())
 

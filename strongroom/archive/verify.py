@@ -28,19 +28,22 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
+from strongroom.archive import encryption_check, layout, safeguards
 from strongroom.archive import entry as entries
-from strongroom.archive import layout, safeguards
+from strongroom.archive.contents import Contents
+from strongroom.archive.encryption import Encryption
 from strongroom.archive.examination import Rederive
 from strongroom.archive.findings import Asked, Finding, Level, Report
 from strongroom.archive.history import History
 from strongroom.archive.holdings import Holdings, Progress
 from strongroom.archive.metered import metered
 from strongroom.archive.note import Checkpoint
-from strongroom.archive.order_book import OrderBook, Unseal, plain
+from strongroom.archive.order_book import OrderBook
 from strongroom.archive.originals import Originals
 from strongroom.archive.progress import Journal, Position
 from strongroom.archive.stores.store import LockingStore, ObjectStore, ObjectVersion
 from strongroom.archive.trust import Trust
+from strongroom.archive.wrapping import NO_KEYS, WrappingKeys
 
 __all__ = ["Finding", "Level", "Progress", "Rederive", "Report", "verify"]
 
@@ -62,7 +65,7 @@ def verify(
     resume: bool = False,
     seconds: float = math.inf,
     run: str = "",
-    unseal: Unseal = plain,
+    keys: WrappingKeys = NO_KEYS,
 ) -> Report:
     """Verify the archive in `store`. Raises ObjectMissing when there is none, StoreUnavailable when it can't be read.
 
@@ -72,8 +75,8 @@ def verify(
 
     `since` leaves out objects of entries under a checkpoint that an earlier run of this level or a deeper one covered.
     `journal` keeps the position for `resume`, which goes on there; after `seconds` the run stops at a position.
-    `run` names it in the report; "" for a new name, or that of the run gone on with. `unseal` reads orders of an
-    encrypted archive.
+    `run` names it in the report; "" for a new name, or that of the run gone on with. `keys` open what is
+    encrypted: without them an encrypted archive's hashes are checked, and *deep* is incomplete.
     """
     begun = time.monotonic()
     kept = journal.load() if journal is not None and resume else None
@@ -94,7 +97,9 @@ def verify(
     metering = metered(store)
     history = History.read(metering, trust, listed, asked, report)
     history.judge(report)
-    book = OrderBook(metering, unseal)
+    contents = Contents(metering, Encryption(history.archive, keys))
+    encryption_check.judge(history.wrapping_keys, history.in_the_clear, contents.encryption, report)
+    book = OrderBook(metering, contents.unseal)
     for entry in history.orders:
         if entry.index not in history.bad:
             book.follow(entry)
@@ -104,6 +109,7 @@ def verify(
         history,
         report,
         book=book,
+        contents=Contents(store, contents.encryption),
         irregular=irregular,
         start=_start(level, trust.memory if level == "quick" else since, history, report),
         position=position,

@@ -118,7 +118,7 @@ class Reconciliation:
 def sealed_batches(log: Log, start: int = 0) -> Iterator[BatchFacts]:
     """The batches that the entries from `start` on seal, as their details say."""
     for entry in log.entries(start):
-        yield from facts_of(entry, log.store)
+        yield from facts_of(entry, log.contents)
 
 
 def sealed_keys(log: Log, wanted: Wanted) -> set[bytes]:

@@ -13,7 +13,6 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
 
 import pyarrow as pa
@@ -209,9 +208,7 @@ class Catalog:
         if entry.details is None or not entry.segments:
             return {}
         try:
-            data = self._store.get(entry.details.key, entry.details.version)
-            if sha256(data).hexdigest() != entry.details.sha256:
-                raise FormatError("its SHA-256 is not what the entry states")
+            data = self._log.contents.read(entry.details)
             return {summary.key: summary for summary in detail.decode(data).segments}
         except (FormatError, ObjectMissing) as error:
             self._problem(f"details {entry.details.key} of entry {entry.index}: {error.message}")

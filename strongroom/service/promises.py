@@ -108,7 +108,7 @@ class Promises:
         state = self._intake.batch(batch)
         seal = None
         if state.entry is not None:
-            seal = seal_of(self._store, self._log, batch, state.entry, records=records, after=after)
+            seal = seal_of(self._log, batch, state.entry, records=records, after=after)
             seal = replace(seal, proof=self._proof(state.entry), content=seal.content if details else None)
         return self._stands(state.state, state, self._intake.receipt(batch), seal)
 
@@ -131,7 +131,7 @@ class Promises:
             if state.entry is None:
                 return self._stands("spooled", state, text)
             entry = state.entry
-        seal = seal_of(self._store, self._log, stated.batch, entry)
+        seal = seal_of(self._log, stated.batch, entry)
         seal = replace(seal, proof=self._proof(entry), content=None)
         if difference := contradiction(stated, seal.facts):
             standing = self._stands("contradicted", stated, text, seal)
@@ -184,7 +184,7 @@ def search(log: Log, receipt: Receipt) -> Search:
         written = entry.writer
         if written is None or not written.complete:
             continue
-        if any(fact.id == receipt.batch for fact in facts_of(entry, log.store)):
+        if any(fact.id == receipt.batch for fact in facts_of(entry, log.contents)):
             return Search(admitted, claimed, entry.index)
         if (written.id, written.epoch) == (receipt.writer, receipt.epoch) and (
             written.first <= receipt.sequence <= written.last

@@ -21,7 +21,7 @@ from typing import Any
 
 from strongroom.archive import canonical, layout
 from strongroom.archive.entry import Draft, Entry, ObjectRef, timestamp
-from strongroom.archive.errors import FormatError, ObjectExists, ObjectMissing
+from strongroom.archive.errors import ObjectExists, ObjectMissing
 from strongroom.archive.log import Log
 from strongroom.archive.stores.store import ObjectStore
 from strongroom.service.claims import Claims
@@ -93,9 +93,11 @@ class Reports:
         with self._lock:
             self._follow()
             if report not in self._filed:
-                key = layout.report_key(_day_of(report, now), report)
-                document = self._put(key, document)
-                reference = ObjectRef(key, "", len(document), sha256(document).hexdigest())
+                self._log.declare_encryption(now)
+                contents = self._log.contents
+                key = contents.encryption.name(layout.report_key(_day_of(report, now), report))
+                stored = self._put(key, contents.seal(key, document))
+                reference = ObjectRef(key, "", len(stored), sha256(stored).hexdigest())
                 data: dict[str, Any] = {"report": report, "level": level, "state": "finished", "by": self._by}
                 data |= {"verdict": verdict, "findings": findings}
                 self._log.append(Draft("report", now, details=reference, data=data))
@@ -119,16 +121,13 @@ class Reports:
         return found[:limit]
 
     def read(self, report: str) -> tuple[Filed, bytes]:
-        """A report and its stored bytes, which are those its entry commits to. Raises ObjectMissing, FormatError."""
+        """A report and its bytes, as its entry commits to them. Raises ObjectMissing, FormatError, KeyUnavailable."""
         with self._lock:
             self._follow()
             filed = self._filed.get(report)
         if filed is None:
             raise ObjectMissing(f"no report {report}", hint="GET /v1/reports lists them")
-        content = self._store.get(filed.object.key, filed.object.version)
-        if sha256(content).hexdigest() != filed.object.sha256:
-            raise FormatError(f"{filed.object.key} was changed", hint="run `strongroom verify --level complete`")
-        return filed, content
+        return filed, self._log.contents.read(filed.object)
 
     def last(self, level: str) -> datetime | None:
         """When a run of `level` was last announced, by any node."""

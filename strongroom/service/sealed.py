@@ -9,20 +9,18 @@ leads to is proven by evidence.prove_record.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from hashlib import sha256
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from strongroom.archive import details as details_format
+from strongroom.archive.contents import Contents
 from strongroom.archive.details import BatchFacts
 from strongroom.archive.entry import Entry, SegmentRef
 from strongroom.archive.errors import FormatError
 from strongroom.archive.log import Log
 from strongroom.archive.note import Checkpoint
-from strongroom.archive.stores.copies import local_file
-from strongroom.archive.stores.store import ObjectStore
 
 _ROWS = pa.schema([("position", pa.int64()), ("row", pa.int64())])
 
@@ -74,19 +72,19 @@ class Seal:
     proof: EntryProof | None = None
 
 
-def seal_of(store: ObjectStore, log: Log, batch: str, entry: int, *, records: int = 0, after: int = -1) -> Seal:
+def seal_of(log: Log, batch: str, entry: int, *, records: int = 0, after: int = -1) -> Seal:
     """Where `batch` is sealed, given the entry that completes its commit.
 
     `records`: list the addresses of so many records beyond ordinal `after`. Reads two columns of the commit's segments.
     Raises FormatError when the entry's details are not those it commits to or do not name the batch, ObjectMissing.
     """
     last = log.entry(entry)
-    content, facts = _facts(store, last, batch)
+    content, facts = _facts(log.contents, last, batch)
     parts: list[Part] = []
     tables: list[pa.Table] = []
     for named in _commit(log, last):
         for position, reference in enumerate(named.segments):
-            found = _rows(store, reference, facts.sequence)
+            found = _rows(log.contents, reference, facts.sequence)
             if found.num_rows:
                 rows = found.column("row")
                 parts.append(
@@ -101,11 +99,11 @@ def seal_of(store: ObjectStore, log: Log, batch: str, entry: int, *, records: in
     return Seal(last, facts, tuple(parts), listed, content)
 
 
-def _facts(store: ObjectStore, entry: Entry, batch: str) -> tuple[bytes, BatchFacts]:
+def _facts(contents: Contents, entry: Entry, batch: str) -> tuple[bytes, BatchFacts]:
     named = entry.details
-    content = store.get(named.key, named.version) if named else b""
-    if named is None or sha256(content).hexdigest() != named.sha256:
-        raise FormatError(f"the details of entry {entry.index} are not those it states", hint="run `strongroom verify`")
+    if named is None:
+        raise FormatError(f"entry {entry.index} has no details", hint="the batch index is wrong: delete it")
+    content = contents.read(named)
     for facts in details_format.decode(content).batches:
         if facts.id == batch:
             return content, facts
@@ -130,11 +128,11 @@ def _commit(log: Log, last: Entry) -> list[Entry]:
     return found
 
 
-def _rows(store: ObjectStore, reference: SegmentRef, sequence: int) -> pa.Table:
+def _rows(contents: Contents, reference: SegmentRef, sequence: int) -> pa.Table:
     """Columns `position` and `row` of the segment's records that came in batch `sequence`. Raises FormatError."""
     found = [_ROWS.empty_table()]
     try:
-        with local_file(store, reference.key, reference.version) as path, pq.ParquetFile(path) as file:
+        with contents.file(reference) as path, pq.ParquetFile(path) as file:
             start = 0
             for group in range(file.num_row_groups):
                 count = file.metadata.row_group(group).num_rows

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from strongroom.archive.contents import Contents
+from strongroom.archive.encryption import Encryption
 from strongroom.archive.stores import DirectoryStore
 from strongroom.query.cache import SegmentCache
 from strongroom.query.catalog import Catalog
@@ -24,9 +26,14 @@ class RemoteStore(DirectoryStore):
     def local_path(self, key: str) -> Path | None:
         return None
 
-    def get(self, key: str) -> bytes:
+    def fetch(self, key: str, path: Path, version: str = "") -> None:
         self.fetched += 1
-        return super().get(key)
+        super().fetch(key, path, version)
+
+
+def cached(remote: RemoteStore, directory: Path, max_bytes: int = 1 << 30) -> SegmentCache:
+    fetch = Contents(remote, Encryption("")).fetch
+    return SegmentCache(remote, directory, fetch=fetch, max_bytes=max_bytes)
 
 
 @pytest.fixture
@@ -41,7 +48,7 @@ def segments(archive: Archive) -> list[Segment]:
 
 
 def test_a_copy_is_fetched_once_and_read_only(remote: RemoteStore, segments: list[Segment], tmp_path: Path) -> None:
-    cache = SegmentCache(remote, tmp_path, max_bytes=1 << 30)
+    cache = cached(remote, tmp_path)
     paths = cache.ensure(segments)
     assert cache.ensure(segments) == paths
     assert remote.fetched == len(segments)
@@ -50,7 +57,7 @@ def test_a_copy_is_fetched_once_and_read_only(remote: RemoteStore, segments: lis
         assert path.stat().st_mode & 0o777 == 0o400
         assert path.is_relative_to(cache.roots[0])
     # Another process's copies are used, but not unseen.
-    again = SegmentCache(remote, tmp_path, max_bytes=1 << 30)
+    again = cached(remote, tmp_path)
     paths[0].chmod(0o600)
     paths[0].write_bytes(b"x" * segments[0].bytes)
     with pytest.raises(IntegrityFailure):
@@ -60,7 +67,7 @@ def test_a_copy_is_fetched_once_and_read_only(remote: RemoteStore, segments: lis
 
 
 def test_what_the_store_gives_is_checked_first(remote: RemoteStore, segments: list[Segment], tmp_path: Path) -> None:
-    cache = SegmentCache(remote, tmp_path, max_bytes=1 << 30)
+    cache = cached(remote, tmp_path)
     for wrong in (replace(segments[0], sha256="00" * 32), replace(segments[0], bytes=1)):
         with pytest.raises(IntegrityFailure) as failure:
             cache.ensure([wrong])
@@ -70,7 +77,7 @@ def test_what_the_store_gives_is_checked_first(remote: RemoteStore, segments: li
 
 def test_the_least_recently_used_goes_unless_held(remote: RemoteStore, segments: list[Segment], tmp_path: Path) -> None:
     first, second, third, *_ = segments
-    cache = SegmentCache(remote, tmp_path, max_bytes=first.bytes + second.bytes)
+    cache = cached(remote, tmp_path, first.bytes + second.bytes)
 
     def use(segment: Segment) -> None:
         with cache.holding([segment]):

@@ -22,7 +22,6 @@ from strongroom.archive.merkle import ProofError, Tree, leaf_hash, verify_inclus
 from strongroom.archive.note import Checkpoint, parse, parse_checkpoint
 from strongroom.archive.policy import Policy
 from strongroom.archive.segment import ROW_GROUP
-from strongroom.archive.stores.copies import local_file
 from strongroom.archive.stores.store import ObjectStore
 
 FORMAT = "strongroom/proof/1"
@@ -93,7 +92,7 @@ def prove_record(
     group, offset = divmod(row, ROW_GROUP)
     leaves: list[bytes] = []
     raw = nonce = b""
-    with local_file(store, reference.key, reference.version) as path:
+    with log.contents.file(reference) as path:
         for run in group_runs(path, reference, group, leaves):
             if run.start <= row < run.start + len(run.raws):
                 raw, nonce = run.raws[row - run.start], run.nonces[row - run.start]

@@ -36,7 +36,6 @@ from strongroom.archive.evidence.timestamp import read as read_timestamp
 from strongroom.archive.log import Log
 from strongroom.archive.note import Checkpoint
 from strongroom.archive.policy import Policy
-from strongroom.archive.stores.copies import local_file
 from strongroom.archive.stores.store import ObjectStore
 
 STANDALONE = Path(__file__).parents[1] / "standalone" / "verify.py"
@@ -119,7 +118,7 @@ def _write(export: _Export, output: BinaryIO) -> Summary:
         _add_entries(writer, export)
         shown: list[cover.Shown] = []
         for number, chosen in enumerate(export.chosen, 1):
-            _add_segment(writer, export.store, number, chosen, shown)
+            _add_segment(writer, export.log, number, chosen, shown)
         writer.add(layout.COVER, _cover_page(export, shown).encode())
         length, digest = writer.finish()
     except BaseException:
@@ -170,11 +169,11 @@ def _add_entries(writer: Writer, export: _Export) -> None:
         writer.add(layout.proof_name(index), layout.tlog_proof(index, path, export.checkpoint))
 
 
-def _add_segment(writer: Writer, store: ObjectStore, number: int, chosen: Chosen, shown: list[cover.Shown]) -> None:
+def _add_segment(writer: Writer, log: Log, number: int, chosen: Chosen, shown: list[cover.Shown]) -> None:
     """Records and completing hashes of one segment. Both come from one pass, but a ZIP file takes one member at a time:
     the hashes, a thirtieth of the records or less, wait in a spool."""
     reference = chosen.reference
-    with SpooledTemporaryFile(_SPOOL_BYTES) as nodes, local_file(store, reference.key, reference.version) as path:
+    with SpooledTemporaryFile(_SPOOL_BYTES) as nodes, log.contents.file(reference) as path:
         with writer.member(layout.records_name(number), compress=True) as records:
             for item in disclose(path, reference, chosen.rows):
                 if isinstance(item, bytes):
