@@ -14,8 +14,8 @@ among them.
 
 Most take a window: `since` and `until` (ISO 8601; UTC unless they say). Without one, records that claim no time are
 looked at too. Every row has `_segment` and `_row`: the address of the record itself or, where a row sums up many, of
-the first of them (the largest, for sums). A proof and an evidence bundle start from there. Counts are of records: what a
-service delivered twice counts twice. Techniques are those of MITRE ATT&CK.
+the first of them (the largest, for sums). A proof and an evidence bundle start from there. Counts are of records: what
+a service delivered twice counts twice. Techniques are those of MITRE ATT&CK.
 
 | name | question |
 |---|---|
