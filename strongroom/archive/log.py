@@ -32,6 +32,7 @@ from strongroom.archive.entry import Draft, Entry
 from strongroom.archive.errors import FormatError, KeyUnusable, ObjectExists, ObjectMissing, StoreUnavailable
 from strongroom.archive.merkle import Tree, leaf_hash
 from strongroom.archive.note import parse_vkey
+from strongroom.archive.order_book import is_order
 from strongroom.archive.readahead import REMOTE_THREADS, in_order
 from strongroom.archive.retention import Retention
 from strongroom.archive.stores.store import ObjectStore
@@ -115,6 +116,7 @@ class Log:
         self._chain = Chain(identity.origin, identity.data)
         self._tree = Tree()
         self._key_changes: list[tuple[int, Mapping[str, Any]]] = []
+        self._orders: list[Entry] = []
         self._wrapping_keys: list[Declared] = []
         self._standings: dict[str, dict[int, Standing]] = {}
         self._threads = 1 if store.local_path(layout.entry_key(0)) is not None else REMOTE_THREADS
@@ -195,17 +197,26 @@ class Log:
         Does nothing when the log has it. Raises KeyUnusable when there is no key though the archive is encrypted,
         KeyUnavailable, KeyWithheld, and what `append` raises.
         """
+        self.must_encrypt_as_declared()
         encryption = self.contents.encryption
         known = {declared.key for declared in self.wrapping_keys}
-        if encryption.keys.current is None:
-            if known:
-                raise KeyUnusable(
-                    f"the archive {self.origin} is encrypted from entry {self.wrapping_keys[0].index} on, and there is "
-                    "no key to encrypt with",
-                    hint="set encryption_key; a log never goes back to plain objects",
-                )
-        elif encryption.keys.current.key_id not in known:
+        if encryption.keys.current is not None and encryption.keys.current.key_id not in known:
             self.append(Draft("policy", now, data=encryption_policy.statement(*encryption.canary())))
+
+    def must_encrypt_as_declared(self) -> None:
+        """Raises KeyUnusable when this archive is encrypted, as far as it is known, and there is no key to do so."""
+        if self._wrapping_keys and not self.contents.encryption.on:
+            raise KeyUnusable(
+                f"the archive {self.origin} is encrypted from entry {self._wrapping_keys[0].index} on, and there is no "
+                "key to encrypt with",
+                hint="set encryption_key; a log never goes back to plain objects",
+            )
+
+    @property
+    def orders(self) -> list[Entry]:
+        """The entries read so far that name orders, for order_book.OrderBook."""
+        with self._lock:
+            return list(self._orders)
 
     def refresh(self) -> int:
         """Read the entries that were appended since. Returns the size. Raises FormatError on a broken chain."""
@@ -336,6 +347,8 @@ class Log:
         self._tree.append(leaf_hash(data))
         if entry.kind == "key":
             self._key_changes.append((index, entry.data))
+        if is_order(entry):
+            self._orders.append(entry)
         if (declared := encryption_policy.of(entry)) is not None:
             self._wrapping_keys.append(declared)
         if entry.writer is not None:

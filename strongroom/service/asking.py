@@ -17,14 +17,13 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from strongroom.archive.log import Log
 from strongroom.query.engine import Answer, Outcome
 from strongroom.service import acts
 from strongroom.service.display import printable
 from strongroom.service.node import query_engine
 from strongroom.service.settings import Settings
 from strongroom.service.state import StateFolder
-from strongroom.service.storage import open_archive
+from strongroom.service.storage import open_archive, open_log
 
 Format = Literal["table", "json", "ndjson", "csv"]
 
@@ -41,7 +40,7 @@ def ask(
 ) -> None:
     """Print the answer to standard output. Raises what opening the archive and the engine raise."""
     store = open_archive(settings)
-    log = Log.open(store)
+    log = open_log(settings, store)
     state = StateFolder(settings.state.absolute())
     size = log.size if as_of is None else as_of
     asked = acts.local_act("query", outcome="started", sql=sql, parameters=parameters, snapshot=size, format=format)

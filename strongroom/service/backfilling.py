@@ -14,7 +14,6 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from strongroom.archive.log import Log
 from strongroom.ingest import backfill
 from strongroom.ingest.backfill import Progress, Reconciliation, Summary, Wanted
 from strongroom.ingest.buckets import Buckets
@@ -24,7 +23,7 @@ from strongroom.ingest.pull import PullCounts
 from strongroom.service.loading import start_writer
 from strongroom.service.pulling import Pulling, access
 from strongroom.service.settings import Settings
-from strongroom.service.storage import open_archive
+from strongroom.service.storage import open_log
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +85,7 @@ async def fill(settings: Settings, wanted: Wanted, kind: str, progress: Progress
 
 async def reconcile(settings: Settings, wanted: Wanted) -> Reconciliation:
     """Hold what the bucket has against what the log names. Reads, and writes nothing."""
-    log = await asyncio.to_thread(Log.open, open_archive(settings))
+    log = await asyncio.to_thread(open_log, settings)
     sealed = await asyncio.to_thread(backfill.sealed_keys, log, wanted)
     buckets = _buckets(settings, wanted)
     with ThreadPoolExecutor(8, thread_name_prefix="reconcile") as executor:

@@ -31,7 +31,7 @@ from strongroom.service.errors import NoAddresses, TrustMissing
 from strongroom.service.evidence import Question, Selection, anchor, custody, named, selected
 from strongroom.service.settings import Settings
 from strongroom.service.state import StateFolder
-from strongroom.service.storage import open_archive
+from strongroom.service.storage import open_archive, open_log
 
 PROVEN, FAILED, NOT_RUN, NO_IDENTITY = 0, 1, 2, 3
 
@@ -198,7 +198,7 @@ def compare(
 
 def _open(config: Path | None, archive: str | None, state: Path | None) -> tuple[Settings, StateFolder, Log]:
     chosen = settings.load(config, {"archive": archive, "state": state})
-    return chosen, StateFolder(chosen.state.absolute()), Log.open(open_archive(chosen))
+    return chosen, StateFolder(chosen.state.absolute()), open_log(chosen)
 
 
 def _policy(path: Path | None, folder: StateFolder | None) -> Policy:

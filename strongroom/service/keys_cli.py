@@ -30,7 +30,7 @@ from strongroom.service.locks import exclusive
 from strongroom.service.log_keys import LogKeys
 from strongroom.service.settings import Settings
 from strongroom.service.state import StateFolder
-from strongroom.service.storage import open_archive
+from strongroom.service.storage import open_log
 
 app = typer.Typer(help="Keys that sign the log: show, rotate, revoke, hand out.", no_args_is_help=True)
 screen = Console(soft_wrap=True)
@@ -169,7 +169,7 @@ class _Place:
 def _open(config: Path | None, archive: str | None, state: Path | None) -> _Place:
     chosen: Settings = settings.load(config, {"archive": archive, "state": state})
     folder = StateFolder(chosen.state.absolute())
-    log = Log.open(open_archive(chosen))
+    log = open_log(chosen)
     try:
         pinned = policy.parse(folder.policy.read_text("utf-8"))
     except OSError as error:

@@ -45,7 +45,7 @@ from strongroom.service.scheduled import crons, make_verifier
 from strongroom.service.settings import Settings
 from strongroom.service.sources import registry
 from strongroom.service.state import StateFolder, open_or_create
-from strongroom.service.storage import open_archive, promises
+from strongroom.service.storage import open_archive, promises, wrapping_keys
 from strongroom.service.timestamping import Timestamping
 from strongroom.service.tokens import TokenStore
 from strongroom.service.verification import read_trust
@@ -75,8 +75,10 @@ class ArchiveWriter:
             now=datetime.now(UTC),
             rules=rules_of(settings),
             retention=promises(settings, self.store),
+            wrapping_keys=wrapping_keys(settings),
         )
         self.log = self.identity.log
+        self.log.must_encrypt_as_declared()
         self.name = self.identity.writer + suffix
         self._signer = Signer(self.store, self.identity.log_signers, self.state.signer_memory)
         self.intake = Intake(
@@ -135,7 +137,7 @@ class Node:
         self.tokens = TokenStore(self.writer.state.tokens)
         self.tokens.initialise()
         self.views = source_views(self.writer.registry.sources.values())
-        self.counts = HourlyCounts(self.log, lambda stored: self.store.get(stored.key, stored.version))
+        self.counts = HourlyCounts(self.log, self.log.contents.read)
         self.engine = query_engine(settings, self.store, self.log, self.writer.state.query)
         self.exporter = self._exporter()
         self.promises = self._promises()

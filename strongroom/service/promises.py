@@ -215,7 +215,7 @@ def overdue(state: StateFolder, log: Callable[[], Log], now: datetime, seconds: 
     return [batch for index in indices for batch in unsealed(index, before, log)]
 
 
-def judge(report: Report, policy: Path, store: ObjectStore, seconds: float, patience: float = 0.0) -> None:
+def judge(report: Report, policy: Path, log: Callable[[], Log], seconds: float, patience: float = 0.0) -> None:
     """Add what is overdue to a report, when the verifier's `policy` is a node's own: then its indices lie beside it.
 
     A clock that was set forward makes a batch look old that came a moment ago. Where a sealer is at work, `patience`
@@ -226,7 +226,7 @@ def judge(report: Report, policy: Path, store: ObjectStore, seconds: float, pati
         return
     deadline = time.monotonic() + patience
     try:
-        while found := list(findings(state, lambda: Log.open(store), datetime.now(UTC), seconds)):
+        while found := list(findings(state, log, datetime.now(UTC), seconds)):
             if time.monotonic() >= deadline:
                 break
             time.sleep(1.0)

@@ -16,7 +16,16 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, FilePath, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    FilePath,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from strongroom.archive.errors import FormatError
@@ -105,6 +114,19 @@ class Settings(BaseSettings):
         False,
         description="Refuse to start with what production must not lack: a bucket whose locks were seen to hold, "
         "COMPLIANCE retention, and TLS on anything but loopback.",
+    )
+
+    encryption_key: str = Field(
+        "",
+        description="What encrypts everything the archive's entries name before it leaves this machine: "
+        "`kms:<ARN of a key>` (AWS KMS, or an external key store behind it) or `local:<file>` (32 bytes, mode 0600). "
+        "Empty: nothing; refused for an archive that is encrypted. See "
+        "[operators/encryption.md](operators/encryption.md).",
+    )
+    encryption_keys_old: str = Field(
+        "",
+        description="Keys that encrypted before, in the same form, separated by commas: still needed to read what they "
+        "sealed.",
     )
 
     signing_keys: str = Field(
@@ -269,6 +291,16 @@ class Settings(BaseSettings):
             raise ValueError(error.message.removeprefix("retention of ")) from None
         return value
 
+    @field_validator("encryption_key", "encryption_keys_old")
+    @classmethod
+    def _names_wrapping_keys(cls, value: str, info: ValidationInfo) -> str:
+        names = [name.strip() for name in value.split(",") if name.strip()]
+        if any(not name.startswith(("local:", "kms:")) for name in names):
+            raise ValueError("must be local:<file> or kms:<ARN of a key>")
+        if info.field_name == "encryption_key" and len(names) > 1:
+            raise ValueError("must be one key; those that encrypted before go to encryption_keys_old")
+        return value
+
     @field_validator("origin")
     @classmethod
     def _origin_is_a_key_name(cls, value: str) -> str:
@@ -356,7 +388,7 @@ class Settings(BaseSettings):
     @property
     def way_to_archive(self) -> dict[str, str]:
         """Environment that lets a child process open the same archive the same way."""
-        names = ("archive", *(name for name in type(self).model_fields if name.startswith("s3_")))
+        names = ("archive", *(name for name in type(self).model_fields if name.startswith(("s3_", "encryption_"))))
         return {PREFIX + name.upper(): str(getattr(self, name)) for name in names}
 
     @property

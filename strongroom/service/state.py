@@ -31,6 +31,7 @@ from strongroom.archive.log import Log, holds_archive, read_identity
 from strongroom.archive.policy import Policy
 from strongroom.archive.retention import Retention
 from strongroom.archive.stores.store import ObjectStore
+from strongroom.archive.wrapping import NO_KEYS, WrappingKeys
 from strongroom.service.errors import StateUnusable
 from strongroom.service.locks import exclusive
 from strongroom.service.log_keys import KeyRules, LogKeys
@@ -122,6 +123,7 @@ def open_or_create(
     now: datetime,
     rules: KeyRules = KeyRules(),  # noqa: B008 (frozen)
     retention: Retention = Retention(),  # noqa: B008 (frozen)
+    wrapping_keys: WrappingKeys = NO_KEYS,
 ) -> Identity:
     """The node's identity, made on the first start. `origin` and `writer` ("" for random) only matter then.
 
@@ -133,9 +135,11 @@ def open_or_create(
     with exclusive(folder.signer_lock):
         if not holds_archive(store):
             signers = log_keys.open_or_create()
-            log = Log.create(store, names.origin, [signer.key.vkey() for signer in signers], now, retention)
+            log = Log.create(
+                store, names.origin, [signer.key.vkey() for signer in signers], now, retention, wrapping_keys
+            )
         else:  # never make keys for an archive that has some
-            log = Log.create(store, names.origin, [], now, retention)
+            log = Log.create(store, names.origin, [], now, retention, wrapping_keys)
         signers = log_keys.settled(log)
     receipts = keys.load_or_create(
         folder.receipts_key, f"{names.origin}/receipts", rules.receipt_types, rules.passphrase

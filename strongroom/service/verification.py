@@ -28,6 +28,7 @@ from strongroom.archive.note import Checkpoint
 from strongroom.archive.progress import Journal
 from strongroom.archive.stores.store import ObjectStore
 from strongroom.archive.trust import Trust, recall, remember
+from strongroom.archive.wrapping import NO_KEYS, WrappingKeys
 from strongroom.ingest.sources import BUILT_IN, Registry
 from strongroom.service.errors import TrustMissing, VerificationBusy
 from strongroom.service.locks import attempted, exclusive
@@ -44,7 +45,7 @@ _COVERS: Mapping[Level, tuple[Level, ...]] = {
 class Asked:
     """How to verify. `resume`: go on where an unfinished run of this level was; `incremental`: only what no earlier
     one has covered; `seconds`: stop after; `live`: a signer is at work; `run`: the id to report under, "" for a new
-    one; `tsa_roots`: instead of the file beside the policy."""
+    one; `tsa_roots`: instead of the file beside the policy; `keys`: to open what is encrypted."""
 
     level: Level
     workers: int = 2
@@ -55,6 +56,7 @@ class Asked:
     live: bool = False
     run: str = ""
     tsa_roots: Path | None = None
+    keys: WrappingKeys = NO_KEYS
 
 
 def memory_of(policy: Path) -> Path:
@@ -121,6 +123,7 @@ def verify(
             resume=asked.resume,
             seconds=asked.seconds,
             run=asked.run,
+            keys=asked.keys,
         )
     if report.sound and report.checkpoint is not None:
         _remember(policy, asked.level, report.checkpoint, report)

@@ -20,7 +20,7 @@ from strongroom.archive.log import holds_archive
 from strongroom.service import settings
 from strongroom.service.display import printable
 from strongroom.service.settings import Settings
-from strongroom.service.storage import open_archive
+from strongroom.service.storage import open_archive, open_log, wrapping_keys
 
 SOUND, FINDINGS, NOT_RUN = 0, 1, 2
 _PATIENCE_SECONDS = 60.0  # a service seals sooner, unless it can't
@@ -101,11 +101,12 @@ def verify(
         live=live,
         run=run,
         tsa_roots=chosen.tsa_roots,
+        keys=wrapping_keys(chosen),
     )
     with _step_progress() as progress:
         report = verification.verify(store, policy, asked, progress, registry(chosen.sources_file))
     patience = min(_PATIENCE_SECONDS, chosen.promise_seconds) if live else 0.0
-    promises.judge(report, policy, store, chosen.promise_seconds, patience)
+    promises.judge(report, policy, lambda: open_log(chosen, store), chosen.promise_seconds, patience)
     if as_json:
         print(json.dumps(report.to_json()))
     else:
