@@ -101,6 +101,7 @@ def parse(content: bytes) -> Digest:
     """A digest out of its uncompressed bytes. Raises FormatError for what is none."""
     try:
         value = json.loads(content)
+        account = _text(value, "awsAccountId")
         key = _text(value, "digestS3Object")
         named = digest_name(key)
         if named is None:
@@ -120,7 +121,7 @@ def parse(content: bytes) -> Digest:
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FormatError(f"not a CloudTrail digest: {type(error).__name__}: {error}") from None
-    if found.end != named.end or _text(value, "awsAccountId") != named.chain.account or found.start > found.end:
+    if found.end != named.end or account != named.chain.account or found.start > found.end:
         raise FormatError("a digest's account or time is not the one its own key says")
     return found
 
@@ -248,23 +249,29 @@ def judge(found: Sequence[Judged], keys: PublicKeys, since: datetime, until: dat
 
 
 def _judge_signatures(members: Sequence[Judged], keys: PublicKeys) -> None:
-    """From the newest back, because a valid digest vouches for the signature of the one before."""
+    """From the newest back: a digest names the signature of the one before, which proves itself, whoever names it. That
+    the one before has another hash is believed from a valid digest only."""
+    named: dict[str, Before] = {}
     vouched: dict[str, Before] = {}
     for item in reversed(members):
-        digest, before = item.digest, vouched.get(item.digest.key)
-        if not item.signature and before is not None:
-            item.signature = before.signature
+        digest = item.digest
+        before, said = vouched.get(digest.key), named.get(digest.key)
+        own = bool(item.signature)
+        if not own and said is not None:
+            item.signature = said.signature
         item.key = keys.signer(digest, item.signature) if item.signature else None
+        if digest.before is not None:
+            named.setdefault(digest.before.key, digest.before)
         if item.key is not None:
             item.state = "valid"
             if digest.before is not None:
                 vouched[digest.before.key] = digest.before
         elif before is not None and before.sha256 != digest.sha256:
             item.state, item.reason = "forged", f"SHA-256 {digest.sha256}; the digest after it names {before.sha256}"
-        elif not item.signature:
-            item.reason = "its signature is not at hand: copy the object's metadata too, or wait for the next digest"
         elif not keys.knows(digest.fingerprint):
             item.reason = f"no public key with fingerprint {digest.fingerprint[:64]} is known"
+        elif not own:
+            item.reason = "its signature is not at hand: copy the object's metadata too, or wait for the next digest"
         else:
             item.state, item.reason = "forged", "the signature does not hold under CloudTrail's public key"
 
