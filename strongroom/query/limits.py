@@ -39,4 +39,4 @@ class QueryLimits:
     read_bytes: int = 0
     cache_bytes: int = 10 << 30
     index_bytes: int = 4 << 30
-    spare_workers: int = 1
+    spare_workers: int = 2

@@ -53,7 +53,7 @@ def columns_of(view: NormalisedView) -> list[Column]:
 
 
 def normalised_view(view: NormalisedView, sources: Collection[str], needed: Collection[str] | None = None) -> str:
-    """CREATE VIEW over the views of `sources`, with the columns `needed` (None: all); other sources' parts are left out.
+    """CREATE VIEW over the views of `sources`, with the columns `needed` (None: all), without other sources' parts.
 
     A nested column is there whole when its outermost name is needed.
     """

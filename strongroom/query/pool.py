@@ -165,8 +165,11 @@ class WorkerPool:
             await asyncio.to_thread(self._thread.join)
 
     async def acquire(self) -> Worker:
-        """A worker for one query, under watch from now on. Give it to `release` afterwards, whatever happened."""
-        worker = self._spares.pop() if self._spares else await self._started()
+        """A worker for one query, under watch from now on. Give it to `release` afterwards, whatever happened.
+
+        The one that has rested longest: it has had time to open its next database.
+        """
+        worker = self._spares.pop(0) if self._spares else await self._started()
         self._refill()
         worker.served += 1
         self.renew(worker)

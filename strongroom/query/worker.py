@@ -1,7 +1,7 @@
 """The process that runs SQL of strangers: `python -m strongroom.query.worker <settings>`, started by pool.py.
 
 Order matters. Everything is imported, then the operating system's walls go up (sandbox.py), and only then is anything
-of a query read. Each query gets a new in-memory database of its own, prepared before it is needed:
+of a query read. Each query gets a new in-memory database of its own, opened before it is needed:
 
 1. Ask: the statement check (guard.py) answers which views the statement names, and which of their rows (where.py).
 2. Grant: DuckDB is given exactly the files of this query, loses access to all others, and its configuration is locked;
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +32,8 @@ import pyarrow.ipc
 from strongroom.query import frames, guard, index, mentions, results, sandbox, where
 from strongroom.query.errors import Position, QueryError
 
+PREPARED = 2
+"""Databases kept ready: opening one takes longer than a small question, and is done while nobody asks."""
 BATCH_ROWS = 2048
 PIECE_BYTES = 256 << 10
 SLICE_BYTES = 1 << 20
@@ -61,21 +64,24 @@ def main() -> None:
             memory_bytes=2 * settings.memory_bytes + (256 << 20),
             parent=settings.parent,
         )
-        database = open_database(settings)
+        prepared = [open_database(settings)]
     except (sandbox.SandboxError, duckdb.Error) as error:
         _send(outgoing, frames.Failure("query-failed", f"{type(error).__name__}: {error}"))
         return
     sys.setrecursionlimit(10_000)  # syntax trees are deep; DuckDB refuses them beyond 1,000 levels
     _send(outgoing, frames.Ready(status))
-    while (request := _receive(incoming)) is not None:
-        if isinstance(request, frames.Ask):
-            fit = _serve(request, database, incoming, outgoing, settings)
-        else:
-            fit = isinstance(request, frames.Index) and _index(request, database, outgoing)
-        if not fit:
+    fit = True
+    while fit:
+        while len(prepared) < PREPARED and (not prepared or not select.select([incoming], [], [], 0)[0]):
+            prepared.append(open_database(settings))
+        request = _receive(incoming)
+        if request is None:
             return
-        database.close()
-        database = open_database(settings)
+        with prepared.pop() as database:
+            if isinstance(request, frames.Ask):
+                fit = _serve(request, database, incoming, outgoing, settings)
+            else:
+                fit = isinstance(request, frames.Index) and _index(request, database, outgoing)
 
 
 def _serve(
@@ -317,7 +323,8 @@ def _failure(error: Exception, sql: str) -> frames.Failure:
 
 def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
     """The two pipes under numbers of their own: whatever a library prints goes to /dev/null, not into a frame."""
-    incoming, outgoing = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb", buffering=0)
+    # Unbuffered, so that `select` sees what is not read yet.
+    incoming, outgoing = os.fdopen(os.dup(0), "rb", buffering=0), os.fdopen(os.dup(1), "wb", buffering=0)
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(nothing, descriptor)
@@ -327,11 +334,19 @@ def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
 
 def _receive(incoming: BinaryIO) -> frames.Request | None:
     """The next message; None when the server closed the pipe."""
-    head = incoming.read(frames.LENGTH_BYTES)
-    if len(head) < frames.LENGTH_BYTES:
-        return None
-    body = incoming.read(int.from_bytes(head))
-    return frames.decode_request(body)
+    head = _read(incoming, frames.LENGTH_BYTES)
+    return frames.decode_request(_read(incoming, int.from_bytes(head))) if head else None
+
+
+def _read(incoming: BinaryIO, count: int) -> bytes:
+    """Exactly `count` bytes; none when the pipe ends before."""
+    content = bytearray()
+    while len(content) < count:
+        piece = incoming.read(min(count - len(content), 1 << 20))
+        if not piece:
+            return b""
+        content += piece
+    return bytes(content)
 
 
 def _send(outgoing: BinaryIO, reply: frames.Reply) -> None:
