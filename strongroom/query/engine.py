@@ -164,12 +164,13 @@ class QueryEngine:
         limit: int | None = None,
         as_of: int | None = None,
         narrowing: Narrowing | None = None,
+        seconds: float | None = None,
     ) -> Answer:
         """Start a query; returns when its first rows are there (or it is known that there are none).
 
         `limit` bounds the rows (by default and at most as `limits` say). `narrowing` says which rows are of interest:
-        segments without any are not read. Raises the errors of errors.py, and StoreUnavailable when segments can't be
-        fetched.
+        segments without any are not read. `seconds` it may run, when not as long as `limits` say. Raises the errors of
+        errors.py, and StoreUnavailable when segments can't be fetched.
         """
         if format not in results.CONTENT_TYPES:
             raise errors.QueryRefused(f"there is no format {format!r}", hint=f"use {', '.join(results.CONTENT_TYPES)}")
@@ -183,10 +184,13 @@ class QueryEngine:
             await asyncio.to_thread(self._catalog.follow)
             snapshot = self._catalog.snapshot(as_of)
             worker = await self._pool.acquire()
+            seconds = self.limits.seconds if seconds is None else seconds
+            assert worker.watch is not None
+            worker.watch.seconds = seconds
             run = Run(self._pool, worker, sql)
             stack.callback(run.abandon)
             rows = min(self.limits.default_rows if limit is None else max(limit, 0), self.limits.rows)
-            named = await run.ask(self._ask(sql, parameters, format, rows, snapshot), frames.Tables)
+            named = await run.ask(self._ask(sql, parameters, format, rows, snapshot, seconds), frames.Tables)
             reading, chosen = await asyncio.to_thread(self._choose, named, snapshot, narrowing)
             self._within_budget(reading)
             segments = self._catalog.table.chosen(chosen)
@@ -214,7 +218,7 @@ class QueryEngine:
             snapshot = self._catalog.snapshot(as_of)
             run = Run(self._pool, await self._pool.acquire(), sql)
             stack.callback(run.abandon)
-            named = await run.ask(self._ask(sql, parameters, "json", 0, snapshot), frames.Tables)
+            named = await run.ask(self._ask(sql, parameters, "json", 0, snapshot, self.limits.seconds), frames.Tables)
             await run.drop()
             reading, _ = await asyncio.to_thread(self._choose, named, snapshot, narrowing)
         return reading
@@ -283,7 +287,13 @@ class QueryEngine:
         }
 
     def _ask(
-        self, sql: str, parameters: list[Any] | dict[str, Any] | None, format: str, rows: int, snapshot: Snapshot
+        self,
+        sql: str,
+        parameters: list[Any] | dict[str, Any] | None,
+        format: str,
+        rows: int,
+        snapshot: Snapshot,
+        seconds: float,
     ) -> frames.Ask:
         limits = self.limits
         return frames.Ask(
@@ -293,7 +303,7 @@ class QueryEngine:
             format=format,
             rows=rows,
             bytes=limits.bytes,
-            cpu_seconds=int(limits.seconds * limits.threads) + 5,
+            cpu_seconds=int(seconds * limits.threads) + 5,
             snapshot=(snapshot.size, snapshot.root),
         )
 

@@ -110,7 +110,8 @@ class Run:
         kind = _ERRORS.get(failure.kind, QueryFailed)
         message, hint = failure.message, failure.hint
         if kind is QueryTimeout:
-            message = f"the query ran longer than {limits.seconds:g} seconds and was ended"
+            watch = self._worker.watch
+            message = f"the query ran longer than {watch.seconds if watch else limits.seconds:g} seconds and was ended"
             hint = "narrow it, for example by event_time"
         elif kind is QueryOutOfMemory:
             message = f"the query needed more memory than {limits.memory_bytes >> 20} MiB and was ended"
