@@ -2,10 +2,13 @@
 
 A segment is checked, length and SHA-256 against its entry, the first time a query needs it. Where the store is local
 the file is used in place; the check is remembered by (inode, length, mtime, ctime) and made anew when one of them
-changes. Elsewhere, or where it is encrypted, the segment is fetched to the cache folder, checked (and opened) *before*
-it gets its name there, and made read-only; the least recently used copies go when the folder outgrows its bound, but
-never one that a running query holds. Copies that an earlier process left are checked once more before use; those of
-encrypted segments are plain, no entry states their hash, so they are fetched anew.
+changes. Elsewhere, or where it is encrypted, the segment is fetched to the cache folder, several at once, checked (and
+opened) *before* it gets its name there, and made read-only. The least recently used copies go when the folder outgrows
+its bound, but never one that a running query holds, be it another process's (query/shelf.py).
+
+Copies that an earlier process left are checked once more before use (`check`): by their hash ("hash"), or by their
+stamp alone ("stat"), which trusts that nobody who can write to the folder means ill. The hash of an encrypted segment's
+plain copy is stated by no entry; with "hash" it is fetched anew.
 
 A mismatch is IntegrityFailure: the query is refused as a whole, because an answer without the segment would look
 complete. The cache never repairs and never deletes anything in the store.
@@ -18,14 +21,12 @@ from __future__ import annotations
 
 import secrets
 import threading
-import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -34,16 +35,21 @@ from strongroom.archive import layout
 from strongroom.archive.contents import is_envelope
 from strongroom.archive.envelope import FileFacts
 from strongroom.archive.errors import FormatError, ObjectMissing
+from strongroom.archive.readahead import in_order
 from strongroom.archive.rebuilding import Form
 from strongroom.archive.segment import forms_of
 from strongroom.archive.stores.store import ObjectStore
 from strongroom.query.errors import IntegrityFailure
 from strongroom.query.segments import Segment
+from strongroom.query.shelf import STAGED, Copy, Shelf, Stamp, stamp_of
 
 Fetch = Callable[[Segment, Path], FileFacts]
 """Writes a segment's content to a new file, once it was found to be what the entry states (Contents.fetch)."""
 
-_Stamp = tuple[int, int, int, int]
+Check = Literal["hash", "stat"]
+
+LOCAL_THREADS, REMOTE_THREADS = 2, 8
+_TURNS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +64,35 @@ class Shape:
 class SegmentCache:
     """Checked files of segments. Thread-safe; its methods block."""
 
-    def __init__(self, store: ObjectStore, directory: Path, *, fetch: Fetch, max_bytes: int, threads: int = 2) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        directory: Path,
+        *,
+        fetch: Fetch,
+        max_bytes: int,
+        threads: int = REMOTE_THREADS,
+        check: Check = "hash",
+    ) -> None:
+        """`threads`: segments fetched at once. `check`: see above."""
         self._store, self._directory, self._max_bytes = store, directory, max_bytes
         self._fetch_from_store = fetch
-        self._copied: dict[str, FileFacts] = {}  # what this process has fetched, as it must still be
+        self._trusts_stamps = check == "stat"
         self._threads = threads
         self._lock = threading.Lock()
-        self._checked: dict[str, _Stamp] = {}
-        self._used: dict[str, float] = {}
+        # One thread at a time for one segment: two queries that need it fetch it once.
+        self._turns = tuple(threading.Lock() for _ in range(_TURNS))
+        self._opened: Shelf | None = None
+        self._checked: dict[str, Stamp] = {}
+        self._copied: dict[str, FileFacts] = {}  # what this process has fetched, as it must still be
         self._shapes: dict[str, Shape] = {}
-        self._held: Counter[str] = Counter()
+
+    def close(self) -> None:
+        """Let other processes evict what this one held."""
+        with self._lock:
+            if self._opened is not None:
+                self._opened.close()
+                self._opened = None
 
     @property
     def roots(self) -> list[Path]:
@@ -89,15 +114,12 @@ class SegmentCache:
     @contextmanager
     def holding(self, segments: Sequence[Segment]) -> Iterator[None]:
         """Keep the copies of `segments` from being evicted while the context lasts."""
-        keys = [_name(segment) for segment in segments]
-        with self._lock:
-            self._held.update(keys)
-            self._used.update(dict.fromkeys(keys, time.monotonic()))
-        try:
+        copies = [_name(segment) for segment in segments if self._own(segment) is None]
+        if not copies:
             yield
-        finally:
-            with self._lock:
-                self._held.subtract(keys)
+            return
+        with self._shelf.holding(copies):
+            yield
 
     def ensure(self, segments: Sequence[Segment]) -> list[Path]:
         """The checked files of `segments`, in their order.
@@ -108,53 +130,95 @@ class SegmentCache:
         unchecked = [
             (segment, path) for segment, path in zip(segments, paths, strict=True) if not self._known(segment, path)
         ]
-        if unchecked:
-            with ThreadPoolExecutor(self._threads) as pool:
-                for _ in pool.map(lambda item: self._check(*item), unchecked):
-                    pass
-            self._evict()
+        copies = [item for item in unchecked if self._own(item[0]) is None]
+        for _ in in_order(self._check, unchecked, threads=self._threads if copies else LOCAL_THREADS):
+            pass
+        if copies:
+            self._shelf.evict()
         return paths
 
     def shape(self, segment: Segment) -> Shape:
         """The shape of a segment that `ensure` has let through."""
         return self._shapes[segment.key]
 
+    @property
+    def _shelf(self) -> Shelf:
+        """Where the copies are. Opened when the first one is asked for: a local store has none."""
+        with self._lock:
+            if self._opened is None:
+                self._directory.mkdir(parents=True, exist_ok=True, mode=0o750)
+                self._opened = Shelf(self._directory, self._max_bytes)
+            return self._opened
+
     def _known(self, segment: Segment, path: Path) -> bool:
-        stamp = _stamp(path)
+        stamp = stamp_of(path)
         return stamp is not None and self._checked.get(_name(segment)) == stamp
 
     def _own(self, segment: Segment) -> Path | None:
         """The stored file, where it is one and can be read as it is."""
         return None if is_envelope(segment.key) else self._store.local_path(segment.key)
 
-    def _check(self, segment: Segment, path: Path) -> None:
-        local = self._own(segment) is not None
-        if not local and (not path.exists() or (is_envelope(segment.key) and _name(segment) not in self._copied)):
-            self._fetch(segment, path)
+    def _check(self, item: tuple[Segment, Path]) -> None:
+        segment, path = item
+        with self._turns[hash(segment.key) % _TURNS]:
+            if self._known(segment, path):  # by another query, while this one waited
+                return
+            local = self._own(segment) is not None
+            if not local and not self._is_kept(segment, path):
+                self._accept(segment, path, self._fetch(segment, path))
+            else:
+                self._must_be_sound(segment, path, local=local)
+
+    def _is_kept(self, segment: Segment, path: Path) -> bool:
+        """Whether there is a copy that `_must_be_sound` can judge."""
+        name, stamp = _name(segment), stamp_of(path)
+        if stamp is None:
+            return False
+        if not is_envelope(segment.key):
+            return True
+        copy = self._shelf.get(name)
+        if name not in self._copied and self._trusts_stamps and copy is not None and copy.stamp == stamp:
+            self._copied[name] = FileFacts(stamp[1], copy.sha256)
+        return name in self._copied
+
+    def _must_be_sound(self, segment: Segment, path: Path, *, local: bool) -> None:
         for _ in range(3):  # a file that changes while it is read is read again, then given up
-            stamp = _stamp(path)
+            stamp = stamp_of(path)
             if stamp is None:
                 raise _failure(segment, "no such object")
             try:
-                self._compare(segment, path)
+                digest = self._compare(segment, path, stamp, local=local)
             except IntegrityFailure:
                 if not local:
-                    path.unlink(missing_ok=True)  # a spoiled copy, not the store's object: the next query fetches anew
+                    self._shelf.remove(_name(segment))  # a spoiled copy, not the store's object: fetched anew next time
                 raise
             self._shapes[segment.key] = _shape(segment, path)
-            if stamp == _stamp(path):
+            if stamp == stamp_of(path):
                 self._checked[_name(segment)] = stamp
+                if not local:
+                    self._shelf.put(Copy(_name(segment), digest, stamp))
                 return
         raise _failure(segment, "bytes that change while they are read")
 
-    def _fetch(self, segment: Segment, path: Path) -> None:
+    def _accept(self, segment: Segment, path: Path, digest: str) -> None:
+        """Take in a copy that was checked before it got its name."""
+        stamp = stamp_of(path)
+        if stamp is None:  # another process found no room for it; nobody held it
+            raise _failure(segment, "a copy that is gone again")
+        self._shapes[segment.key] = _shape(segment, path)
+        self._shelf.put(Copy(_name(segment), digest, stamp))
+        self._checked[_name(segment)] = stamp
+
+    def _fetch(self, segment: Segment, path: Path) -> str:
+        """Fetch a copy and give it its name; its SHA-256 (hex)."""
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
-        staged = self._directory / f".fetch-{secrets.token_hex(8)}"
+        staged = self._directory / f"{STAGED}{secrets.token_hex(8)}"
         try:
             facts = self._fetch_from_store(segment, staged)
             staged.chmod(0o400)
             staged.replace(path)
             self._copied[_name(segment)] = facts
+            return facts.sha256
         except ObjectMissing:
             raise _failure(segment, "no such object") from None
         except FormatError as error:
@@ -162,50 +226,32 @@ class SegmentCache:
         finally:
             staged.unlink(missing_ok=True)
 
-    def _compare(self, segment: Segment, path: Path) -> None:
+    def _compare(self, segment: Segment, path: Path, stamp: Stamp, *, local: bool) -> str:
+        """The file's SHA-256 (hex), once it is what the entry states. Raises IntegrityFailure."""
         sound = FileFacts(segment.bytes, segment.sha256)
         if is_envelope(segment.key):
             sound = self._copied[_name(segment)]
+        if stamp[1] != sound.bytes:
+            raise _failure(segment, f"{stamp[1]} bytes", expected=f"{sound.bytes} bytes")
+        if (
+            not local
+            and self._trusts_stamps
+            and self._shelf.get(_name(segment)) == Copy(_name(segment), sound.sha256, stamp)
+        ):
+            return sound.sha256
         try:
-            size = path.stat().st_size
-            if size != sound.bytes:
-                raise _failure(segment, f"{size} bytes", expected=f"{sound.bytes} bytes")
             with path.open("rb") as file:
                 digest = file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise _failure(segment, f"a file that can't be read: {error.strerror}") from error
         if digest != sound.sha256:
             raise _failure(segment, f"SHA-256 {digest}")
-
-    def _evict(self) -> None:
-        """Remove least recently used copies until the folder fits. Does nothing where the store is local."""
-        folder = self._directory / layout.SEGMENTS
-        if not folder.is_dir():
-            return
-        copies = {path.relative_to(self._directory).as_posix(): path for path in folder.rglob("*.parquet")}
-        sizes = {key: path.stat().st_size for key, path in copies.items()}
-        total = sum(sizes.values())
-        with self._lock:
-            for key in sorted(copies, key=lambda key: self._used.get(key, 0.0)):
-                if total <= self._max_bytes:
-                    return
-                if self._held[key] <= 0:
-                    self._checked.pop(key, None)
-                    copies[key].unlink(missing_ok=True)
-                    total -= sizes[key]
+        return digest
 
 
 def _name(segment: Segment) -> str:
     """The name of a segment's copy, which is never encrypted."""
     return segment.key.removesuffix(layout.ENCRYPTED)
-
-
-def _stamp(path: Path) -> _Stamp | None:
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return None
-    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _shape(segment: Segment, path: Path) -> Shape:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +12,10 @@ import pytest
 
 from strongroom.archive.contents import Contents
 from strongroom.archive.encryption import Encryption
+from strongroom.archive.envelope import FileFacts
 from strongroom.archive.stores import DirectoryStore
-from strongroom.query.cache import SegmentCache
+from strongroom.query import cache
+from strongroom.query.cache import Check, SegmentCache
 from strongroom.query.catalog import Catalog
 from strongroom.query.errors import IntegrityFailure
 from strongroom.query.segments import Segment
@@ -31,9 +36,9 @@ class RemoteStore(DirectoryStore):
         super().fetch(key, path, version)
 
 
-def cached(remote: RemoteStore, directory: Path, max_bytes: int = 1 << 30) -> SegmentCache:
+def cached(remote: RemoteStore, directory: Path, max_bytes: int = 1 << 30, check: Check = "hash") -> SegmentCache:
     fetch = Contents(remote, Encryption("")).fetch
-    return SegmentCache(remote, directory, fetch=fetch, max_bytes=max_bytes)
+    return SegmentCache(remote, directory, fetch=fetch, max_bytes=max_bytes, check=check)
 
 
 @pytest.fixture
@@ -92,3 +97,112 @@ def test_the_least_recently_used_goes_unless_held(remote: RemoteStore, segments:
     assert Path(third.key).name in kept
     with cache.holding(segments):
         assert all(path.exists() for path in cache.ensure(segments))
+
+
+def test_a_copy_another_process_holds_stays_until_that_process_is_gone(
+    remote: RemoteStore, segments: list[Segment], tmp_path: Path
+) -> None:
+    """Two engines share a folder that has room for one segment; the other one is a process, and it is killed."""
+    first, second = segments[:2]
+    room = max(first.bytes, second.bytes)
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path), first.key, str(room)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        mine = cached(remote, tmp_path, room)
+        mine.ensure([first])
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with mine.holding([second]):
+            mine.ensure([second])
+            assert mine.path(first).exists()  # more than there is room for, but both are in use
+        other.kill()
+        other.wait()
+        mine.ensure([second])
+        with mine.holding(segments[2:3]):
+            mine.ensure(segments[2:3])
+        assert not mine.path(first).exists()
+        assert not mine.path(second).exists()
+    finally:
+        other.kill()
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from strongroom.query.shelf import Shelf
+with Shelf(Path(sys.argv[1]), int(sys.argv[3])).holding([sys.argv[2]]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_queries_that_need_the_same_segments_at_once_fetch_each_once(
+    remote: RemoteStore, segments: list[Segment], tmp_path: Path
+) -> None:
+    shared = cached(remote, tmp_path)
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda _: shared.ensure(segments), range(12)))
+    assert all(paths == found[0] for paths in found)
+    assert remote.fetched == len(segments)
+
+
+@pytest.mark.parametrize("check", ["hash", "stat"])
+def test_after_a_restart_copies_count_as_the_setting_says(
+    remote: RemoteStore, segments: list[Segment], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check: Check
+) -> None:
+    first = cached(remote, tmp_path, check=check)
+    paths = first.ensure(segments)
+    first.close()
+    hashed: list[str] = []
+    real = cache.file_digest
+    monkeypatch.setattr(cache, "file_digest", lambda file, how: hashed.append(file.name) or real(file, how))
+    again = cached(remote, tmp_path, check=check)
+    assert again.ensure(segments) == paths
+    assert remote.fetched == len(segments)
+    assert len(hashed) == (len(segments) if check == "hash" else 0)
+    again.close()
+    # A copy that was written to is hashed under either setting.
+    paths[0].chmod(0o600)
+    paths[0].write_bytes(b"x" * segments[0].bytes)
+    with pytest.raises(IntegrityFailure):
+        cached(remote, tmp_path, check=check).ensure(segments)
+
+
+def test_a_damaged_index_is_made_anew_and_the_bound_still_holds(
+    remote: RemoteStore, segments: list[Segment], tmp_path: Path
+) -> None:
+    first = cached(remote, tmp_path)
+    first.ensure(segments)
+    first.close()
+    for name in ("copies.sqlite", "copies.sqlite-wal", "copies.sqlite-shm"):
+        (tmp_path / name).write_bytes(b"not a database, whatever it says" * 200)
+    again = cached(remote, tmp_path, max_bytes=segments[0].bytes)
+    with again.holding(segments[:1]):
+        assert again.ensure(segments[:1])[0].exists()
+    assert remote.fetched == len(segments)
+    again.ensure(segments[1:2])  # not held: what is over the bound goes, least recently used first
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*.parquet")) <= segments[0].bytes + segments[1].bytes
+
+
+def test_an_encrypted_segment_is_fetched_anew_unless_stamps_are_trusted(
+    remote: RemoteStore, segments: list[Segment], tmp_path: Path
+) -> None:
+    """Its plain copy has a hash that no entry states."""
+    plain = segments[0]
+    sealed = replace(plain, key=plain.key + ".enc", bytes=1, sha256="00" * 32)
+    fetched: list[str] = []
+
+    def opened(segment: Segment, path: Path) -> FileFacts:
+        fetched.append(segment.key)
+        remote.fetch(plain.key, path)
+        return FileFacts(plain.bytes, plain.sha256)
+
+    checks: list[Check] = ["hash", "hash", "stat"]
+    for check in checks:
+        some = SegmentCache(remote, tmp_path, fetch=opened, max_bytes=1 << 30, check=check)
+        assert some.ensure([sealed]) == [tmp_path / plain.key]
+        some.close()
+    assert len(fetched) == 2
