@@ -23,6 +23,7 @@ from strongroom.archive.signer import Signer
 from strongroom.archive.stores import DirectoryStore, ObjectInfo
 from strongroom.archive.trust import Trust
 from strongroom.archive.verify import verify
+from strongroom.archive.wrapping import NO_KEYS, WrappingKeys
 from strongroom.ingest.diskless import BucketRules
 from strongroom.ingest.intake import Accepted, Intake, IntakeLimits, Origin
 from strongroom.ingest.sources import BUILT_IN, SOURCES, Registry
@@ -99,6 +100,7 @@ class House:
     root: Path
     limits: IntakeLimits = LIMITS
     rules: BucketRules = field(default_factory=BucketRules)
+    wrapping: WrappingKeys = NO_KEYS
     store: FaultyStore = field(init=False)
     signers: list[keys.LocalSigner] = field(init=False)
 
@@ -116,7 +118,7 @@ class House:
 
         return Intake(
             store=self.store,
-            log=Log.open(self.store),
+            log=Log.open(self.store, self.wrapping),
             directory=state or self.state,
             writer_id=writer_id,
             receipt_signer=self.receipts,
@@ -134,7 +136,7 @@ class House:
     # -- what the archive holds, read without the code under test
 
     def log(self) -> Log:
-        return Log.open(self.store.inner)
+        return Log.open(self.store.inner, self.wrapping)
 
     def sealed(self) -> list[BatchFacts]:
         log = self.log()
@@ -142,25 +144,28 @@ class House:
             batch
             for entry in log.entries()
             if entry.details is not None
-            for batch in details.decode(self.store.inner.get(entry.details.key)).batches
+            for batch in details.decode(log.contents.read(entry.details)).batches
         ]
 
     def rows(self) -> pa.Table:
         """source, raw, sequence, position and event_time of every record that the log names."""
         tables = []
-        for entry in self.log().entries():
+        log = self.log()
+        for entry in log.entries():
             for reference in entry.segments:
                 source = reference.key.split("source=")[1].split("/")[0]
-                for table in segment.tables(self.store.inner.root / reference.key):
-                    rows = table.select(["raw", "context", "sequence", "position", "event_time"])
-                    tables.append(rows.append_column("source", pa.array([source] * len(rows))))
+                with log.contents.file(reference) as path:
+                    for table in segment.tables(path):
+                        rows = table.select(["raw", "context", "sequence", "position", "event_time"])
+                        tables.append(rows.append_column("source", pa.array([source] * len(rows))))
         return pa.concat_tables(tables)
 
     def raws(self) -> Counter[bytes]:
         return Counter(self.rows().column("raw").to_pylist())
 
     def must_be_sound(self) -> None:
-        report = verify(self.store.inner, Trust(Policy(tuple(s.key for s in self.signers))), "deep", rederive=rederive)
+        trust = Trust(Policy(tuple(s.key for s in self.signers)))
+        report = verify(self.store.inner, trust, "deep", rederive=rederive, keys=self.wrapping)
         assert report.sound, report.findings
 
 
