@@ -112,6 +112,7 @@ class FaultProxy:
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._open: set[asyncio.WriteTransport] = set()
         self._one_at_a_time = asyncio.Lock()
         self.port = 0
         self._thread = threading.Thread(target=self._run, name="faults", daemon=True)
@@ -167,6 +168,7 @@ class FaultProxy:
             return self.odds.draw(self._chance)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open.add(writer.transport)
         try:
             request = await _read(reader, writer)
             if request is not None:
@@ -174,6 +176,7 @@ class FaultProxy:
         except (OSError, EOFError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass
         finally:
+            self._open.discard(writer.transport)
             writer.close()
 
     async def _answer(self, request: _Request, writer: asyncio.StreamWriter) -> None:

@@ -4,13 +4,17 @@
 
 A writer reads numbers from stdin, one a line, takes delivery `number` in as a forwarder would have sent it, and writes
 `acknowledged <number> <batch id>` once it is durable, or `refused <number> <why>`. At the end of stdin it seals and
-ends. A verifier verifies, remembers as `strongroom verify` does, and writes `<verdict> <size> <findings>` each time.
+ends. When the store can't be reached at the wrong moment it ends with `TRY_AGAIN`, as a service would that something
+starts again; any other trouble is one this test is looking for.
+
+A verifier verifies, remembers as `strongroom verify` does, and writes `<verdict> <size> <findings>` each time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -18,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from strongroom.archive import keys
-from strongroom.archive.errors import StrongroomError
+from strongroom.archive.errors import StoreUnavailable, StrongroomError
 from strongroom.archive.log import Log
 from strongroom.archive.policy import Policy
 from strongroom.archive.signer import Signer
@@ -27,8 +31,10 @@ from strongroom.archive.stores.s3client import S3Options
 from strongroom.archive.trust import Trust, recall, remember
 from strongroom.archive.verify import verify
 from strongroom.ingest.diskless import BucketRules
+from strongroom.ingest.errors import IntakeUnavailable
 from strongroom.ingest.intake import Intake, IntakeLimits, Origin
 
+TRY_AGAIN = 3
 ORIGIN = "logs.example.org/many"
 
 
@@ -77,6 +83,7 @@ async def write(setup: Setup) -> None:
         rules=BucketRules(retain_days=1, give_up_seconds=2),
     )
     await intake.start()
+    watching = asyncio.create_task(_watch(intake))
     print("ready", flush=True)
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -86,13 +93,18 @@ async def write(setup: Setup) -> None:
         taking.add(task)
         task.add_done_callback(taking.discard)
     await asyncio.gather(*taking)
+    watching.cancel()
+    await intake.stop()
+
+
+async def _watch(intake: Intake) -> None:
+    """A sealer that stopped for good would go unseen until the end, or until this process is killed."""
     while True:
-        try:
-            await intake.stop()
-            return
-        except StrongroomError as error:
-            print(f"stopping: {error}", file=sys.stderr, flush=True)
-            await intake.start()
+        await asyncio.sleep(0.5)
+        passing = isinstance(intake.problem, StoreUnavailable) or "can't seal now" in str(intake.problem)
+        if intake.problem is not None and not passing:
+            print(f"problem: {intake.problem!r} {intake.problem}", file=sys.stderr, flush=True)
+            os._exit(1)
 
 
 async def _take(intake: Intake, number: int) -> None:
@@ -133,6 +145,10 @@ def look(setup: Setup) -> None:
 if __name__ == "__main__":
     role, given = sys.argv[1], Setup(**json.loads(sys.argv[2]))
     if role == "writer":
-        asyncio.run(write(given))
+        try:
+            asyncio.run(write(given))
+        except (StoreUnavailable, IntakeUnavailable) as error:
+            print(f"try again: {error!r}", file=sys.stderr, flush=True)
+            os._exit(TRY_AGAIN)
     else:
         look(given)

@@ -17,7 +17,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,7 +35,7 @@ from strongroom.ingest.batches import ELSEWHERE
 from tests import buckets
 from tests.faults import FaultProxy, Odds
 from tests.system import replica
-from tests.system.replica import ORIGIN, Setup
+from tests.system.replica import ORIGIN, TRY_AGAIN, Setup
 
 pytestmark = [pytest.mark.system, pytest.mark.adversarial, pytest.mark.timeout(900)]
 
@@ -105,6 +105,18 @@ class Process:
     def kill(self) -> None:
         self.child.kill()
         self.child.wait()
+
+    def go_on(self) -> None:
+        """Start again if it ended by itself because the store could not be reached."""
+        if self.child.poll() is not None:
+            assert self.child.returncode == TRY_AGAIN, self.errors()
+            self.start()
+
+    def end(self) -> None:
+        """Ask it to seal and end."""
+        assert self.child.stdin is not None
+        with suppress(BrokenPipeError):
+            self.child.stdin.close()
 
     def errors(self) -> str:
         return (self.folder.parent / f"{self.folder.name}.log").read_text()[-3000:]
@@ -196,6 +208,8 @@ def torment(writers: list[Process], forwarders: list[Forwarder], chance: random.
     while time.monotonic() < over or sum(len(one.acknowledged) for one in forwarders) <= 5:
         assert time.monotonic() < latest, [writer.errors() for writer in writers]
         time.sleep(chance.uniform(0.5, 4.0))
+        for writer in writers:
+            writer.go_on()
         victim = chance.choice(writers)
         if "ready" not in victim.said:
             continue  # give it a chance to have done something
@@ -211,10 +225,11 @@ def torment(writers: list[Process], forwarders: list[Forwarder], chance: random.
 def settle(writers: list[Process]) -> None:
     """End every writer in order: it seals what it holds. One that was just started takes over first."""
     for writer in writers:
-        assert writer.child.stdin is not None
-        writer.child.stdin.close()
+        writer.end()
     for writer in writers:
-        assert writer.child.wait(120) == 0, writer.errors()
+        while writer.child.wait(120) != 0:
+            writer.go_on()
+            writer.end()
 
 
 def must_hold_exactly(log: Log, acknowledged: dict[int, str]) -> None:
