@@ -100,7 +100,14 @@ class QueryEngine:
         self._catalog = Catalog(store, log)
         self._catalog.recall(self._kept)
         self._kept_size = self._catalog.size
-        self._cache = SegmentCache(store, directory, fetch=log.contents.fetch, max_bytes=self.limits.cache_bytes)
+        self._cache = SegmentCache(
+            store,
+            directory,
+            fetch=log.contents.fetch,
+            max_bytes=self.limits.cache_bytes,
+            threads=self.limits.cache_threads,
+            check=self.limits.cache_check,
+        )
         self._pool = WorkerPool(readable=self._cache.roots, limits=self.limits)
         self._slots = Slots(self.limits)
         index = EntityIndex(
@@ -132,6 +139,7 @@ class QueryEngine:
             self._indexing.cancel()
             await asyncio.gather(self._indexing, return_exceptions=True)
         await self._pool.stop()
+        self._cache.close()
         if self._catalog.size - self._kept_size >= KEEP_EVERY:
             with suppress(OSError):
                 await asyncio.to_thread(self._keep)

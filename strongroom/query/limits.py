@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,8 @@ class QueryLimits:
     sql_bytes           size of the statement
     read_bytes          of segments that one query may have to read, 0 for any number
     cache_bytes         verified copies of segments kept from remote stores
+    cache_threads       segments fetched from a remote store at once
+    cache_check         how copies an earlier process left are checked: "hash" or "stat" (query/cache.py)
     index_bytes         of the local index of entities; what does not fit is searched without it
     spare_workers       processes kept ready, so that a query does not wait for one to start
     """
@@ -38,5 +41,7 @@ class QueryLimits:
     sql_bytes: int = 256 << 10
     read_bytes: int = 0
     cache_bytes: int = 10 << 30
+    cache_threads: int = 8
+    cache_check: Literal["hash", "stat"] = "hash"
     index_bytes: int = 4 << 30
     spare_workers: int = 2

@@ -233,6 +233,12 @@ class Settings(BaseSettings):
     query_answer_bytes: Bytes = Field(256 * MIB, description="Most bytes one answer carries.")
     query_read_bytes: int = Field(0, ge=0, description="Most bytes of segments one query may read; 0 for any number.")
     cache_bytes: Bytes = Field(10 * GIB, description="Verified local copies of segments kept from a remote store.")
+    cache_threads: int = Field(8, ge=1, le=64, description="Segments fetched from a remote store at once.")
+    cache_check: Literal["hash", "stat"] = Field(
+        "hash",
+        description="How copies of segments that an earlier process left are checked before use: by their hash, or by "
+        "length and times alone, which trusts whoever can write to the state folder.",
+    )
     cosign_seconds: Seconds = Field(
         10.0, description="How often new checkpoints are sent to the policy's witnesses that have an address."
     )
