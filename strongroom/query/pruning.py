@@ -21,7 +21,7 @@ from strongroom.query.conditions import Between, Condition, Every, OneOf, Some
 from strongroom.query.narrowing import Narrowing
 from strongroom.query.normalised import NormalisedView
 from strongroom.query.segments import SegmentTable
-from strongroom.query.views import EVENTS, ViewSource
+from strongroom.query.views import EVENT_COLUMNS, EVENTS, ViewSource
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _COLUMN = re.compile(r'(?:CAST\()?"?(?P<name>[a-z][a-z0-9_]*)"?(?P<element>\[[0-9]+\])?(?: AS VARCHAR\))?')
@@ -61,7 +61,7 @@ class Pruner:
         self._carriers: dict[tuple[str, str], Mapping[str, tuple[Carrier, ...] | None]] = {}
         for source in sources:
             self._carriers[source.name, source.name] = {}
-            events = {"event_time": "event_time"} | dict(source.events)
+            events = dict.fromkeys(EVENT_COLUMNS, "NULL") | {"event_time": "event_time"} | dict(source.events)
             self._carriers[EVENTS, source.name] = {name: carried(sql) for name, sql in events.items()}
         for view in normalised:
             for part in view.parts:  # several parts of one source: a column must come from the same columns in all
