@@ -330,6 +330,8 @@ def query_engine(settings: Settings, store: ObjectStore, log: Log, directory: Pa
         concurrency=settings.query_concurrency,
         per_user=settings.query_per_user,
         cache_bytes=settings.cache_bytes,
+        cache_threads=settings.cache_threads,
+        cache_check=settings.cache_check,
     )
     return QueryEngine(
         store=store,
