@@ -31,17 +31,14 @@ class Settings(msgspec.Struct, frozen=True):
     """What the server tells the process on its command line, as JSON."""
 
     format: str
-    types: list[str]
     snapshot: tuple[int, str]
     truncated: str
     parent: int
 
 
-async def converted(
-    file: Path, format: str, types: list[str], snapshot: tuple[int, str], truncated: str
-) -> AsyncIterator[bytes]:
+async def converted(file: Path, format: str, snapshot: tuple[int, str], truncated: str) -> AsyncIterator[bytes]:
     """The answer in `file` in another format. Raises QueryFailed when the process does not come to its end."""
-    settings = Settings(format, types, snapshot, truncated, os.getpid())
+    settings = Settings(format, snapshot, truncated, os.getpid())
     with file.open("rb") as source:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -81,7 +78,9 @@ def pieces(kept: BinaryIO, settings: Settings) -> Iterator[bytes]:
     """The answer that is kept in a Parquet file, encoded anew."""
     encoder, rows = results.encoder(settings.format), 0
     with pq.ParquetFile(pa.PythonFile(kept, mode="r")) as answer:
-        yield encoder.begin(answer.schema_arrow.remove_metadata(), settings.types, settings.snapshot)
+        schema = answer.schema_arrow
+        types = msgspec.json.decode(schema.metadata[b"strongroom.types"], type=list[str])
+        yield encoder.begin(schema.remove_metadata(), types, settings.snapshot)
         for batch in answer.iter_batches(BATCH_ROWS, use_threads=False):
             rows += batch.num_rows
             yield encoder.rows(batch.replace_schema_metadata(None))

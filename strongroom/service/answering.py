@@ -10,6 +10,7 @@ them was checked against its entry before it was read; an answer for which that 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from time import perf_counter
@@ -21,6 +22,7 @@ from starlette.responses import StreamingResponse
 
 from strongroom.query import results
 from strongroom.query.engine import Answer
+from strongroom.query.errors import QueryBusy
 from strongroom.query.prepared import Prepared
 from strongroom.service import compression
 from strongroom.service.acts import act
@@ -31,6 +33,8 @@ from strongroom.service.tokens import Principal
 # Media type -> the engine's name of the format. The first is the default.
 FORMATS = {content_type.partition(";")[0]: name for name, content_type in results.CONTENT_TYPES.items()}
 OPENAPI_CONTENT: Mapping[str, Any] = {media: {} for media in FORMATS}
+
+PATIENCE_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +97,37 @@ class Asking:
         await node.audit.record(asked)
         return cls(node, asker, action, target, size, asked.id)
 
-    async def run(self, question: Prepared, *, format: str, limit: int | None, user: str = "") -> Answer:
-        """Start the question on its snapshot. Raises what the engine raises, recorded."""
+    async def run(
+        self,
+        question: Prepared,
+        *,
+        format: str,
+        limit: int | None,
+        user: str = "",
+        seconds: float | None = None,
+        patient: bool = False,
+    ) -> Answer:
+        """Start the question on its snapshot; `patient` waits for a place as long as it takes.
+
+        Raises what the engine raises, recorded.
+        """
         try:
-            return await self._node.engine.run(
-                question.sql,
-                question.parameters,
-                format=format,
-                user=user or self._asker.token,
-                limit=limit,
-                as_of=self.size,
-                narrowing=question.narrowing,
-            )
+            while True:
+                try:
+                    return await self._node.engine.run(
+                        question.sql,
+                        question.parameters,
+                        format=format,
+                        user=user or self._asker.token,
+                        limit=limit,
+                        as_of=self.size,
+                        narrowing=question.narrowing,
+                        seconds=seconds,
+                    )
+                except QueryBusy:
+                    if not patient:
+                        raise
+                await asyncio.sleep(PATIENCE_SECONDS)
         except BaseException as error:
             self.failed(error)
             raise
@@ -184,7 +207,8 @@ def stated(answer: Answer) -> dict[str, str]:
     return {
         "Strongroom-Snapshot-Size": str(answer.snapshot.size),
         "Strongroom-Snapshot-Root": answer.snapshot.root,
-        "Strongroom-Segments": str(len(answer.segments)),
+        "Strongroom-Segments": str(answer.reading.read),
+        "Strongroom-Segments-Pruned": str(answer.reading.pruned),
         "Strongroom-Verified": "true",
         "Cache-Control": "no-store",
     }
@@ -192,7 +216,8 @@ def stated(answer: Answer) -> dict[str, str]:
 
 def basis(answer: Answer, *, names: bool = False) -> dict[str, Any]:
     """What an answer rests on, as members of a JSON answer."""
-    read: dict[str, Any] = {"read": len(answer.segments), "verified": True}
+    reading = answer.reading
+    read: dict[str, Any] = {"total": reading.total, "read": reading.read, "bytes": reading.bytes, "verified": True}
     if names:
         read["names"] = list(answer.segments)
     return {"snapshot": {"size": answer.snapshot.size, "root": answer.snapshot.root}, "segments": read}

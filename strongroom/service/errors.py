@@ -24,6 +24,12 @@
         │   ├── EvidenceTooLarge        the bundle would be larger than the settings allow
         │   ├── EvidenceBusy            transient: as many bundles as may be are being made or fetched
         │   └── EvidenceFailed          transient: the process that makes a bundle ended
+        │   ├── UnknownJob              no job of that id for this user
+        │   ├── JobNotDone              a result was asked for that is not there, or not yet
+        │   ├── JobsFull                transient: as many jobs of this user as may be wait or run
+        │   ├── UnknownSaved            no saved question, or version, of that name
+        │   ├── SavedForbidden          a saved question that belongs to somebody else
+        │   └── SavedInvalid            a question can't be saved as it is
         ├── OutsideError
         │   ├── OutsideUnavailable      transient: what a message points to could not be fetched
         │   ├── AlertNotSent            a sink did not take an alert
@@ -182,6 +188,42 @@ class EvidenceFailed(RequestError):
     """The process that makes a bundle ended before it was done."""
 
     code = "evidence-failed"
+
+
+class UnknownJob(RequestError):
+    """No such job, or none that the asker may see."""
+
+    code = "unknown-job"
+
+
+class JobNotDone(RequestError):
+    """The job has no result, or not yet."""
+
+    code = "job-not-done"
+
+
+class JobsFull(RequestError):
+    """As many jobs of one user as may be wait or run."""
+
+    code = "jobs-full"
+
+
+class UnknownSaved(RequestError):
+    """No saved question of that name, or no such version."""
+
+    code = "unknown-saved"
+
+
+class SavedForbidden(RequestError):
+    """A saved question that belongs to somebody else."""
+
+    code = "saved-forbidden"
+
+
+class SavedInvalid(RequestError):
+    """A question that can't be saved as it is."""
+
+    code = "saved-invalid"
 
 
 class OutsideError(ServiceError):

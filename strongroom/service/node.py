@@ -35,11 +35,13 @@ from strongroom.service.alerts.metrics import VerificationMetrics
 from strongroom.service.audit import Audit
 from strongroom.service.cosigning import Cosigning
 from strongroom.service.exporting import Exporter
+from strongroom.service.jobs import Jobs
 from strongroom.service.locks import exclusive
 from strongroom.service.log_keys import rules_of
 from strongroom.service.metrics import Metrics
 from strongroom.service.promises import Promises
 from strongroom.service.pulling import Pulling
+from strongroom.service.saved import SavedQuestions
 from strongroom.service.schedule import Schedule
 from strongroom.service.scheduled import crons, make_verifier
 from strongroom.service.settings import Settings
@@ -138,6 +140,8 @@ class Node:
         self.tokens.initialise()
         self.views = source_views(self.writer.registry.sources.values())
         self.counts = HourlyCounts(self.log, self.log.contents.read)
+        self.jobs = self._jobs()
+        self.saved = SavedQuestions(self.writer.state.saved)
         self.engine = query_engine(settings, self.store, self.log, self.writer.state.query)
         self.exporter = self._exporter()
         self.promises = self._promises()
@@ -161,6 +165,7 @@ class Node:
             await self.writer.start()
             await self.engine.start()
             self.exporter.start()
+            self.jobs.start()
         except BaseException:
             await self.stop()
             raise
@@ -184,6 +189,7 @@ class Node:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.verifier.stop()
+        await self.jobs.stop()
         await self.engine.stop()
         await self.writer.stop()
 
@@ -269,6 +275,16 @@ class Node:
             folder=self.writer.state.evidence,
             limit_bytes=self.settings.evidence_bytes,
             writer=self.writer.name,
+        )
+
+    def _jobs(self) -> Jobs:
+        settings = self.settings
+        return Jobs(
+            self.writer.state.jobs,
+            places=max(1, settings.query_concurrency // 2),
+            per_owner=settings.jobs_per_user,
+            keep_seconds=settings.job_keep_seconds,
+            limit_bytes=settings.job_bytes,
         )
 
     def _promises(self) -> Promises:

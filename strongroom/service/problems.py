@@ -82,6 +82,12 @@ STATUS: dict[type[archive.StrongroomError], tuple[int, str]] = {
     service.NoAddresses: (400, "The question does not say which records"),
     service.EvidenceCut: (400, "The evidence would not be all of it"),
     service.EvidenceTooLarge: (400, "The bundle would be too large"),
+    service.UnknownJob: (404, "No such job"),
+    service.JobNotDone: (409, "The job has no result"),
+    service.JobsFull: (503, "Too many jobs"),
+    service.UnknownSaved: (404, "No such saved question"),
+    service.SavedForbidden: (403, "The saved question belongs to somebody else"),
+    service.SavedInvalid: (400, "The question can't be saved"),
     service.CosignatureRefused: (400, "No cosignature of a known witness"),
 }
 

@@ -11,6 +11,7 @@
     tokens.json            bearer tokens, hashed
     writers/<writer>/      spool and batch index of each writer     acts/   administrative acts not yet in the archive
     query/                 caches of the query engine; may be deleted at any time
+    jobs/                  jobs and their results, until they expire     saved/   saved questions
     evidence/              bundles on their way to whoever asked; emptied at each start
 
 Whoever holds this folder can extend the log and write its memory anew; whoever holds the archive alone cannot.
@@ -94,6 +95,14 @@ class StateFolder:
     @property
     def evidence(self) -> Path:
         return self.root / "evidence"
+
+    @property
+    def jobs(self) -> Path:
+        return self.root / "jobs"
+
+    @property
+    def saved(self) -> Path:
+        return self.root / "saved"
 
     def writer(self, writer: str) -> Path:
         return self.root / "writers" / writer
