@@ -39,8 +39,8 @@ class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     """One decision.
 
     `case`: of holds. `view` and `where`: the question that chose the segments, for people and for covering what is
-    sealed later (docs/operators/holds.md). `until`: the later moment of an `extend`; `log`: it also binds every object
-    that is not a segment. `segments`: names, ascending.
+    sealed later (docs/operators/holds.md); `size`: the tree size it was asked of. `until`: the later moment of an
+    `extend`; `log`: it also binds every object that is not a segment. `segments`: names, ascending.
     """
 
     salt: str
@@ -49,6 +49,7 @@ class Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     case: str = ""
     view: str = ""
     where: str = ""
+    size: int = 0
     until: str = ""
     log: bool = False
     segments: tuple[str, ...] = ()
@@ -89,7 +90,10 @@ def split(segments: Sequence[str]) -> Iterator[tuple[str, ...]]:
 
 @dataclass(slots=True)
 class Case:
-    """One case: the questions asked for it, and what it holds. `entries` are the indices that say so."""
+    """One case: the questions asked for it, and what it holds.
+
+    `entries` are the indices that say so; `size` the tree size that all its questions have been asked of.
+    """
 
     name: str
     opened: str
@@ -97,6 +101,7 @@ class Case:
     questions: list[tuple[str, str]] = field(default_factory=list)
     segments: set[str] = field(default_factory=set)
     entries: list[int] = field(default_factory=list)
+    size: int = 0
     released: str = ""
 
 
@@ -163,5 +168,9 @@ class Obligations:
         question = (order.view, order.where)
         if order.action == "hold" and question not in known.questions:
             known.questions.append(question)
+        if not known.entries:
+            known.size = order.size
+        elif order.action == "cover":  # asks all questions; one asked by a further `hold` leaves the others behind
+            known.size = max(known.size, order.size)
         known.segments.update(order.segments)
         known.entries.append(index)

@@ -24,6 +24,7 @@ from strongroom.service.refusals import Refusals
 from strongroom.service.routes import (
     admin,
     evidence,
+    holds,
     ingest,
     investigations,
     jobs,
@@ -88,6 +89,7 @@ def create_app(node: Node) -> FastAPI:
         log.router,
         tlog.router,
         verification.router,
+        holds.router,
         admin.router,
         probes.router,
     ):

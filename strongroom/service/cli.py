@@ -28,6 +28,7 @@ from strongroom.archive.errors import StrongroomError
 from strongroom.service import (
     acts,
     evidence_cli,
+    holds_cli,
     init_cli,
     keys_cli,
     pull_cli,
@@ -52,6 +53,8 @@ app.add_typer(token_app, name="token")
 app.add_typer(witness_cli.app, name="witness")
 app.add_typer(evidence_cli.app, name="evidence")
 app.add_typer(keys_cli.app, name="keys")
+app.add_typer(holds_cli.hold_app, name="hold")
+app.add_typer(holds_cli.retention_app, name="retention")
 
 screen = Console(soft_wrap=True)
 progress_screen = Console(stderr=True)

@@ -3,6 +3,7 @@
     StrongroomError
     └── ServiceError
         ├── SettingsInvalid         a setting with a value or a name that can't be used
+        ├── NotForProduction        the setting `production` asks for what is not there
         ├── StateUnusable           the state folder is damaged, or belongs to another archive
         ├── AccessError
         │   ├── Unauthenticated         no token, or none that is known and alive
@@ -23,7 +24,9 @@
         │   ├── EvidenceCut             a limit that nobody asked for cut the records to be exported
         │   ├── EvidenceTooLarge        the bundle would be larger than the settings allow
         │   ├── EvidenceBusy            transient: as many bundles as may be are being made or fetched
-        │   └── EvidenceFailed          transient: the process that makes a bundle ended
+        │   ├── EvidenceFailed          transient: the process that makes a bundle ended
+        │   ├── OrderRefused            a hold or an extension that can't be given as asked
+        │   └── NoSuchCase              no case of that name
         │   ├── UnknownJob              no job of that id for this user
         │   ├── JobNotDone              a result was asked for that is not there, or not yet
         │   ├── JobsFull                transient: as many jobs of this user as may be wait or run
@@ -188,6 +191,24 @@ class EvidenceFailed(RequestError):
     """The process that makes a bundle ended before it was done."""
 
     code = "evidence-failed"
+
+
+class OrderRefused(RequestError):
+    """A hold, an extension or a prune that can't be given as asked."""
+
+    code = "order-refused"
+
+
+class NoSuchCase(RequestError):
+    """No case of that name."""
+
+    code = "no-such-case"
+
+
+class NotForProduction(ServiceError):
+    """The setting `production` is on, and something it asks for is not there."""
+
+    code = "not-for-production"
 
 
 class UnknownJob(RequestError):

@@ -35,7 +35,9 @@ from strongroom.service.alerts.metrics import VerificationMetrics
 from strongroom.service.audit import Audit
 from strongroom.service.cosigning import Cosigning
 from strongroom.service.exporting import Exporter
+from strongroom.service.holding import Holding
 from strongroom.service.jobs import Jobs
+from strongroom.service.lock_watch import LockWatch
 from strongroom.service.locks import exclusive
 from strongroom.service.log_keys import rules_of
 from strongroom.service.metrics import Metrics
@@ -144,6 +146,7 @@ class Node:
         self.saved = SavedQuestions(self.writer.state.saved)
         self.engine = query_engine(settings, self.store, self.log, self.writer.state.query)
         self.exporter = self._exporter()
+        self.holding = Holding(self.store, self.log, self.writer.sign_checkpoint, self.engine)
         self.promises = self._promises()
         self.pulling = Pulling(settings, self.intake, self.audit) if settings.pull_queue else None
         self.cosigning = Cosigning(self.store, self.log, self.writer.state.policy, settings.cosign_seconds)
@@ -151,6 +154,7 @@ class Node:
         self.verifier = make_verifier(
             settings, self.store, self.log, self.writer.name, self.writer.sign_checkpoint, self.writer.state.runs
         )
+        self.lock_watch = LockWatch(self.store, self.audit, self.verifier.alerts, self.log.origin)
         self.schedule = Schedule(self.verifier, crons(settings), settings.verify_jitter_seconds, self.log.origin)
         self.metrics = Metrics(self._numbers)
         self.metrics.registry.register(
@@ -162,6 +166,8 @@ class Node:
     async def start(self) -> None:
         """Begin to work; when it returns, deliveries are accepted and questions answered."""
         try:
+            if self.settings.production:
+                await self.lock_watch.must_be_fit(self.settings)
             await self.writer.start()
             await self.engine.start()
             self.exporter.start()
@@ -169,7 +175,8 @@ class Node:
         except BaseException:
             await self.stop()
             raise
-        work = [self._follow(), self.cosigning.run()]
+        work = [self._follow(), self.cosigning.run(), self.holding.run(self.settings.hold_seconds)]
+        work.append(self.lock_watch.run(self.settings.canary_seconds))
         if self.timestamping is not None:
             work.append(self.timestamping.run())
         if self.settings.verify_schedule == "service":
@@ -216,6 +223,7 @@ class Node:
             "verified": last_verdicts(self.verifier.runs),
             "counters": asdict(self.intake.counters()),
             "oldest_pending_seconds": round(self.intake.oldest_pending_seconds, 3),
+            "locks": self.lock_watch.standing(),
             "problem": str(self.intake.problem) if self.intake.problem else None,
             "pull": self.pulling.status() if self.pulling else None,
         }
@@ -249,6 +257,7 @@ class Node:
                 ),
             }
             | self._timestamp_numbers()
+            | self.lock_watch.numbers()
             | (self.pulling.numbers() if self.pulling else {})
         )
 

@@ -82,6 +82,8 @@ STATUS: dict[type[archive.StrongroomError], tuple[int, str]] = {
     service.NoAddresses: (400, "The question does not say which records"),
     service.EvidenceCut: (400, "The evidence would not be all of it"),
     service.EvidenceTooLarge: (400, "The bundle would be too large"),
+    service.OrderRefused: (400, "The order can't be given"),
+    service.NoSuchCase: (404, "No such case"),
     service.UnknownJob: (404, "No such job"),
     service.JobNotDone: (409, "The job has no result"),
     service.JobsFull: (503, "Too many jobs"),

@@ -74,7 +74,8 @@ def start_service(folder: Path, **settings: str) -> Service:
     environment |= {"STRONGROOM_LOG_FORMAT": "json", "STRONGROOM_SEAL_AGE_SECONDS": "0.3"}
     environment |= {"STRONGROOM_VERIFY_SCHEDULE": "outside"} | settings
     environment["PYTHONPATH"] = str(REPOSITORY)
-    places = ["--archive", str(folder / "archive"), "--state", str(folder / "state"), "--listen", "127.0.0.1:0"]
+    places = ["--state", str(folder / "state"), "--listen", "127.0.0.1:0"]
+    environment.setdefault("STRONGROOM_ARCHIVE", str(folder / "archive"))
     with (folder / "service.log").open("w") as log:
         process = subprocess.Popen([*STRONGROOM, "serve", *places], stderr=log, env=environment, text=True)
     deadline = time.monotonic() + 60

@@ -53,6 +53,11 @@ class Alerts:
             return
         await self.tell(alert)
 
+    async def about_locks(self, alert: Alert) -> None:
+        """Tell what trying the store's locks gave; that they hold only when they did not before."""
+        if alert.kind != "recovered" or self._of(alert.level).trouble:
+            await self.tell(alert)
+
     async def tell(self, alert: Alert) -> None:
         """Give an alert to every sink that was not told the same within `repeat_seconds`. Never raises for a sink."""
         async with self._lock:
