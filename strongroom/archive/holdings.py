@@ -77,7 +77,7 @@ class Holdings:
         self.earlier = 0.0
         self.begun = time.monotonic()
         self.explained: set[str] = set()
-        self.announced: set[str] = set()  # reports that a `report` entry has announced
+        self.announced: set[str] = set()  # reports and attestations that an entry has announced
         self.digests: dict[str, str] = {}  # SHA-256 -> key, to recognise swapped segments
         self.contents, self.book, self.irregular = contents, book, irregular
         self.over: set[str] = set()  # segments that nothing keeps any more
@@ -249,7 +249,7 @@ class Holdings:
         self.digests.update((reference.sha256, reference.key) for reference in entry.segments)
         if entry.kind == "incident" and isinstance(entry.data.get("key"), str):
             self.explained.add(entry.data["key"])
-        if entry.kind == "report" and isinstance(entry.data.get("report"), str):
+        if entry.kind in ("report", "source-digest") and isinstance(entry.data.get("report"), str):
             self.announced.add(entry.data["report"])
 
     def _go_on(self, position: Position) -> None:

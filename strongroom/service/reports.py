@@ -155,13 +155,13 @@ class Reports:
 
 def document(report: Mapping[str, Any]) -> bytes:
     """A verification's report (Report.to_json) in the form it is stored in: canonical JSON, times in milliseconds."""
-    plain = dict(report)
-    cost = dict(plain.get("cost", {}))
+    told = dict(report)
+    cost = dict(told.get("cost", {}))
     cost["milliseconds"] = round(1000 * cost.pop("seconds", 0))
-    return canonical.encode(_plain({"format": FORMAT, **plain, "cost": cost}))
+    return canonical.encode(plain({"format": FORMAT, **told, "cost": cost}))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Without what canonical JSON has no form for: nulls are left out, odd numbers and texts become plain text."""
     match value:
         case bool():
@@ -171,9 +171,9 @@ def _plain(value: Any) -> Any:
         case str():
             return value.encode("utf-8", "backslashreplace").decode()
         case list() | tuple():
-            return [_plain(item) for item in value]
+            return [plain(item) for item in value]
         case dict():
-            return {_plain(str(name)): _plain(item) for name, item in value.items() if item is not None}
+            return {plain(str(name)): plain(item) for name, item in value.items() if item is not None}
         case _:
             return str(value)
 

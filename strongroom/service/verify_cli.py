@@ -5,22 +5,26 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 from rich.progress import Progress
 
 from strongroom.archive.errors import ObjectMissing
-from strongroom.archive.findings import Level, Report
+from strongroom.archive.findings import Finding, Level, Report
 from strongroom.archive.log import holds_archive
 from strongroom.service import settings
 from strongroom.service.display import printable
 from strongroom.service.settings import Settings
 from strongroom.service.storage import open_archive, open_log, wrapping_keys
+
+if TYPE_CHECKING:
+    from strongroom.service.source_verification import Asked as SourceAsked
 
 SOUND, FINDINGS, NOT_RUN = 0, 1, 2
 _PATIENCE_SECONDS = 60.0  # a service seals sooner, unless it can't
@@ -61,6 +65,29 @@ def verify(
     live: Annotated[
         bool, typer.Option("--live", help="A service signs meanwhile: wait for it instead of reporting its tail.")
     ] = False,
+    source: Annotated[
+        Literal["cloudtrail"] | None,
+        typer.Option("--source", help="Instead: is everything this source says it wrote sealed here?"),
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", help="With --source: from this UTC day or time. Default: a day before.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", help="With --source: to this UTC day or time. Default: an hour ago.")
+    ] = None,
+    digests: Annotated[
+        str, typer.Option("--digests", help="Folder or s3://bucket/prefix with digests. Default: those sealed here.")
+    ] = "",
+    files: Annotated[
+        Literal["archive", "place"], typer.Option("--files", help="`place`: look for log files beside the digests.")
+    ] = "archive",
+    keys: Annotated[
+        Path | None, typer.Option("--keys", help="CloudTrail's public keys, PEM or JSON. Default: AWS is asked.")
+    ] = None,
+    journal: Annotated[
+        Path | None, typer.Option("--journal", help="With --files place: keeps what was hashed, to go on from.")
+    ] = None,
+    attest: Annotated[bool, typer.Option("--attest", help="With --source: put the result into the archive.")] = False,
     run: Annotated[
         str, typer.Option("--run", help="Id to report under; ends with the process that started it (for services).")
     ] = "",
@@ -77,6 +104,12 @@ def verify(
     given = {"archive": archive, "state": state, "tsa_roots": tsa_roots, "promise_seconds": promise_seconds}
     given["sources_file"] = sources_file
     chosen = settings.load(config, given)
+    if source is not None:
+        from strongroom.service import source_verification as of_source
+
+        start, end = of_source.period(since, until, datetime.now(UTC))
+        asked_of_source = of_source.Asked(start, end, digests, files, keys, journal, attest, max(4, workers))
+        raise typer.Exit(_verify_source(chosen, asked_of_source, as_json))
     store = open_archive(chosen)
     if not holds_archive(store):
         # Looking must not create: a mistyped path is an error, not an empty archive.
@@ -121,6 +154,25 @@ def exit_code(report: dict[str, Any]) -> int:
     return SOUND if report["sound"] else NOT_RUN
 
 
+def _verify_source(chosen: Settings, asked: SourceAsked, as_json: bool) -> int:
+    from strongroom.service import source_verification
+
+    with _step_progress() as progress:
+        report = source_verification.verify(chosen, asked, progress)
+    facts = report.to_json()
+    if as_json:
+        print(json.dumps(facts))
+        return exit_code(facts)
+    colour = "green" if report.sound else "red" if report.findings else "yellow"
+    counts = facts["files"]
+    screen.print(f"[bold {colour}]{report.verdict}[/]  cloudtrail from {facts['since']} to {facts['until']}")
+    named = f"{facts['digests']['valid']:,} valid digests of {facts['digests_from']} name {counts['named']:,} files"
+    there = f"{counts['there']:,} unaltered, {counts['altered']:,} altered, {counts['missing']:,} missing"
+    screen.print(f"       {named}; in {facts['files_in']}: {there}", highlight=False, markup=False)
+    _tell(report.findings, report.incomplete, report.notes)
+    return exit_code(facts)
+
+
 def _run_scheduled(chosen: Settings, level: Level | None, as_json: bool) -> int:
     from strongroom.service import logs, scheduled
 
@@ -146,16 +198,20 @@ def _show(report: Report) -> None:
     # The rate of a small archive is that of starting and opening files: it says nothing about a large one.
     rate = f"; a terabyte at this rate: {cost['seconds_per_tb'] / 3600:,.1f} h" if cost["bytes_read"] > 100e6 else ""
     screen.print(f"       {cost['seconds']:,.1f} s, {cost['bytes_read']:,} bytes read of {cost['bytes_held']:,}{rate}")
-    for finding in report.findings:
+    _tell(report.findings, report.incomplete, report.notes)
+
+
+def _tell(findings: Sequence[Finding], incomplete: Sequence[str], notes: Sequence[str]) -> None:
+    for finding in findings:
         facts = finding.to_json()
         screen.print(f"\n[bold red]{finding.code}[/] ({finding.severity}): {facts['meaning']}")
         told = {name: facts[name] for name in ("object", "expected", "actual")} | facts["where"]
         for name, value in (told | {"next": facts["next_step"]}).items():
             # What stands here may come from whoever changed the archive.
             screen.print(f"  {name:<11} {printable(value)}", highlight=False, markup=False)
-    for reason in report.incomplete:
+    for reason in incomplete:
         screen.print(f"not looked at: {printable(reason)}", highlight=False, markup=False)
-    for note in report.notes:
+    for note in notes:
         screen.print(f"note: {printable(note)}", highlight=False, markup=False)
 
 
