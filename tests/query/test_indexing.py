@@ -1,0 +1,102 @@
+"""The engine and its index: through real processes, over a real archive, across restarts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from strongroom.query.engine import QueryEngine
+from strongroom.query.errors import IntegrityFailure, QueryInvalid, QueryTooLarge
+from strongroom.query.limits import QueryLimits
+from strongroom.query.narrowing import Narrowing
+
+from .conftest import APP, EMPTY, FLOW, LIMITS, Archive, Bench
+
+VIEWS = (replace(APP, entities={"host": ("name",), "resource": ("tags",)}), FLOW, EMPTY)
+
+
+class Indexed(Bench):
+    """An engine whose sources have entities; `catch_up` does now what the engine does in the background."""
+
+    def __init__(self, archive: Archive, directory: Path, limits: QueryLimits = LIMITS) -> None:
+        super().__init__(archive, directory / "unused", limits)
+        self.run(self.engine.stop())
+        self.engine = QueryEngine(store=archive.store, log=archive.log, views=VIEWS, directory=directory, limits=limits)
+        self.run(self.engine.start())
+
+    def catch_up(self) -> None:
+        self.run(self.engine._indexer.catch_up())
+
+    def read(self, sql: str, **options: object) -> tuple[int, int]:
+        answer, _, _ = self.answer(sql, **options)
+        assert answer.reading.read == len(answer.segments)
+        return answer.reading.read, answer.reading.pruned
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Archive]:
+    archive = Archive(tmp_path / "archive")
+    for count in (3, 4, 5):
+        archive.seal_app(count)
+    yield archive
+
+
+def test_a_value_is_looked_for_where_it_is(own: Archive, tmp_path: Path) -> None:
+    bench = Indexed(own, tmp_path / "query")
+    sql = "SELECT count(*) FROM app WHERE name = 'n1'"
+    assert bench.read(sql) == (3, 0)
+    bench.catch_up()
+    assert bench.read(sql) == (1, 2)
+    assert bench.rows(sql) == [[4]]
+    assert bench.rows("SELECT count(*) FROM events WHERE actor IN ('n1', 'n2', 'n9')") == [[9]]
+    assert bench.read("SELECT * FROM app WHERE name = 'nobody'") == (0, 3)
+    assert bench.read("SELECT raw FROM app WHERE event_time < '2020-01-01'") == (0, 3)
+    assert bench.read("EXPLAIN SELECT * FROM app WHERE name = 'n1'") == (1, 2)
+    assert bench.read("SELECT * FROM app", narrowing=Narrowing(entities=(("host", "n2"),))) == (1, 2)
+    own.seal_app(2)  # not indexed yet: it can hold anything
+    assert bench.read(sql) == (2, 2)
+    bench.close()
+    again = Indexed(own, tmp_path / "query")
+    again.engine._pruner._index.load()
+    assert again.read(sql) == (2, 2)
+    again.close()
+
+
+def test_a_query_says_what_it_would_read_and_has_a_budget(own: Archive, tmp_path: Path) -> None:
+    bench = Indexed(own, tmp_path / "query", replace(LIMITS, read_bytes=1))
+    bench.catch_up()
+    whole = bench.run(bench.engine.estimate("SELECT * FROM app"))
+    assert (whole.total, whole.read, whole.records) == (3, 3, 12)
+    assert whole.bytes == sum(path.stat().st_size for path in own.root.rglob("*.parquet"))
+    part = bench.run(bench.engine.estimate("SELECT * FROM app WHERE name = $n", {"n": "n1"}))
+    assert (part.total, part.read, part.records) == (3, 1, 4)
+    with pytest.raises(QueryTooLarge, match=f"3 segments of 3, {whole.bytes} bytes"):
+        bench.rows("SELECT * FROM app")
+    assert bench.rows("SELECT * FROM app WHERE name = 'nobody'") == []
+    assert bench.rows("SELECT 1") == [[1]]
+    bench.close()
+
+
+def test_a_damaged_segment_is_not_indexed_and_not_passed_over(own: Archive, tmp_path: Path) -> None:
+    key = own.log.entry(2).segments[0].key
+    path = own.path(key)
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    bench = Indexed(own, tmp_path / "query")
+    for _ in range(3):
+        bench.catch_up()
+    assert bench.engine._pruner._index.covered.bit_count() == 2
+    with pytest.raises(IntegrityFailure):
+        bench.rows("SELECT * FROM app WHERE name = 'nobody'")
+    bench.close()
+
+
+def test_a_misspelt_column_is_met_with_all_columns(bench: Bench) -> None:
+    with pytest.raises(QueryInvalid) as caught:
+        bench.rows("SELECT nmae FROM app WHERE number = 1")
+    assert "name" in str(caught.value) + caught.value.hint
+    assert caught.value.position is not None
+    assert caught.value.position.column == 8
+    assert bench.rows("SELECT app FROM app WHERE number = 3 AND name = 'n1'")[0][0]["name"] == "n1"
