@@ -1,8 +1,9 @@
 """The lock canary: does this bucket's lock hold? Tried on an object made for it, at every start and once a day.
 
 There are S3-compatible stores that take an object in COMPLIANCE mode and then let it go. So a small object is put,
-locked for an hour, and everything that a lock forbids is tried on it:
+locked for an hour, and everything that must not be possible is tried on it:
 
+    claim        put on its name again, if it were free: refused, or two writers would commit two entries of one index
     overwrite    put on its name again: refused, or a newer version beside which the first is still there, unchanged
     delete       delete its version, also with the bypass of governance mode: refused
     shorten      lock it for less time, or in governance mode: refused
@@ -75,6 +76,7 @@ def try_locks(store: S3Store, now: datetime | None = None) -> list[Trial]:
     weaker = {"Mode": "COMPLIANCE", "RetainUntilDate": now + _SHORTER}
     governed = {"Mode": "GOVERNANCE", "RetainUntilDate": until}
     return [
+        _claim(store, key),
         _overwrite(store, key, version, content),
         _refused("delete the version", lambda: client.delete_object(**exact)),
         _refused(
@@ -96,6 +98,18 @@ def alert(origin: str, trials: Sequence[Trial], now: datetime) -> Alert:
     certain = any(trial.held is False for trial in failed)
     title = f"the locks of {origin} {'do not hold' if certain else 'could not be tried'}"
     return Alert("failed", "critical" if certain else "error", origin, LEVEL, "not held", title, said, now)
+
+
+def _claim(store: S3Store, key: str) -> Trial:
+    what = "create what exists"
+    try:
+        with translated(key):
+            store.client.put_object(**store.place(key), Body=b"", IfNoneMatch="*", ChecksumAlgorithm="SHA256")
+    except ObjectExists:
+        return Trial(what, True, "refused: the name is taken")
+    except ArchiveError as error:
+        return Trial(what, False if isinstance(error, StoreRefused) else None, error.message)
+    return Trial(what, False, "allowed: the store ignores If-None-Match, so writers can't agree on one log")
 
 
 def _overwrite(store: S3Store, key: str, version: str, content: bytes) -> Trial:
