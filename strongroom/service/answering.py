@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from fastapi import Request
@@ -27,8 +27,10 @@ from strongroom.query.prepared import Prepared
 from strongroom.service import compression
 from strongroom.service.acts import act
 from strongroom.service.errors import NotAcceptable
-from strongroom.service.node import Node
 from strongroom.service.tokens import Principal
+
+if TYPE_CHECKING:  # a node has jobs, which answer for it
+    from strongroom.service.node import Node
 
 # Media type -> the engine's name of the format. The first is the default.
 FORMATS = {content_type.partition(";")[0]: name for name, content_type in results.CONTENT_TYPES.items()}
