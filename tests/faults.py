@@ -11,7 +11,8 @@ What can happen to a request:
     lost-request        the connection is cut; the server never saw it
     lost-answer         the server did it; the connection is cut before the answer
     wrong-error         the server did it; the client is told 500
-    half-answer         the server did it; the connection is cut in the middle of the answer
+    half-answer         the server did it; the connection is cut in the middle of the answer's body (TLS, which every real
+                        endpoint has, does not let headers be cut unnoticed)
     stall               nothing for `stall_seconds`, then a cut; the server never saw it
     late                the client is cut off, and the server gets the request `late_seconds` after that: a write
                         that everybody gave up and that comes true all the same
@@ -194,7 +195,8 @@ class FaultProxy:
         if fault in _REFUSALS:
             answer = _refusal(*_REFUSALS[fault], head_only=request.method == "HEAD")
         elif fault == "half-answer":
-            answer = answer[: len(answer) // 2]
+            head, body = (len(part) for part in answer.partition(b"\r\n\r\n")[::2])
+            answer = answer[: head + 4 + body // 2] if body else b""
         elif fault == "lost-answer":
             answer = b""
         if not answer:

@@ -186,6 +186,7 @@ def test_one_log_whatever_happens(s3: buckets.S3, tmp_path: Path) -> None:
                 forwarder.join(30)
             proxy.calm()
             settle(writers)
+            assert all(verifier.child.poll() is None for verifier in verifiers), [one.errors() for one in verifiers]
     acknowledged = {number: batch for forwarder in forwarders for number, batch in forwarder.acknowledged.items()}
     verdicts = [line.split() for verifier in verifiers for line in verifier.said]
     log = Log.open(store)
