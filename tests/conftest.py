@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -14,7 +12,6 @@ settings.load_profile("strongroom")
 
 
 @pytest.fixture(scope="session")
-def s3() -> Iterator[buckets.S3]:
+def s3() -> buckets.S3:
     """An S3 API on loopback (moto's), started when the first test asks."""
-    with buckets.running() as running:
-        yield running
+    return buckets.shared()

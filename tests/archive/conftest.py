@@ -21,8 +21,8 @@ from strongroom.archive.log import Log
 from strongroom.archive.policy import Policy
 from strongroom.archive.retention import Retention
 from strongroom.archive.signer import Signer
-from strongroom.archive.stores import DirectoryStore
 from strongroom.archive.trust import Trust
+from tests import buckets
 from tests.segments import write_segment
 
 VECTORS = Path(__file__).parents[1] / "vectors"
@@ -67,7 +67,8 @@ class Archive:
     now: datetime = NOW
 
     def __post_init__(self) -> None:
-        self.store = self.store or DirectoryStore(self.root, create=True)
+        self.store = self.store or buckets.store_at(self.root)
+        self.folder, self.root = self.root.parent, buckets.files_of(self.root)
         self.log = Log.create(self.store, ORIGIN, [signer.key.vkey() for signer in self.signers], self.now)
         self.log.retention = self.rules
         self.signer = Signer(self.store, self.signers, self.memory)
@@ -84,7 +85,7 @@ class Archive:
         raws = [json.dumps({"name": f"batch {number} record {row}"}).encode() for row in range(count)]
         table = records_table(raws)
         key = layout.segment_key("test", day, "w1", 1, number, number)
-        built = self.root.parent / f"build-{number}.parquet"
+        built = self.folder / f"build-{number}.parquet"
         facts = write_segment(built, table, secret=sha256(key.encode()).digest(), metadata={"source": "test"})
         assert segment.read_back(built) == facts
         promise = self.rules.promise(key, self.now)

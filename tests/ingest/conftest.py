@@ -20,13 +20,14 @@ from strongroom.archive.log import Log
 from strongroom.archive.note import KeyType
 from strongroom.archive.policy import Policy
 from strongroom.archive.signer import Signer
-from strongroom.archive.stores import DirectoryStore, ObjectInfo
+from strongroom.archive.stores import ObjectInfo, ObjectStore
 from strongroom.archive.trust import Trust
 from strongroom.archive.verify import verify
 from strongroom.archive.wrapping import NO_KEYS, WrappingKeys
 from strongroom.ingest.diskless import BucketRules
 from strongroom.ingest.intake import Accepted, Intake, IntakeLimits, Origin
 from strongroom.ingest.sources import BUILT_IN, SOURCES, Registry
+from tests import buckets
 
 ORIGIN = "logs.example.org/ingest"
 SENDER = Origin("sender", "http", "192.0.2.1")
@@ -53,7 +54,7 @@ class Faults:
 class FaultyStore:
     """A store that can be down, and that can die before and after each creation."""
 
-    def __init__(self, inner: DirectoryStore) -> None:
+    def __init__(self, inner: ObjectStore) -> None:
         self.inner = inner
         self.faults = Faults()
         self.down = False
@@ -102,10 +103,12 @@ class House:
     rules: BucketRules = field(default_factory=BucketRules)
     wrapping: WrappingKeys = NO_KEYS
     store: FaultyStore = field(init=False)
+    files: Path = field(init=False)
     signers: list[keys.LocalSigner] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.store = FaultyStore(DirectoryStore(self.root / "archive", create=True))
+        self.store = FaultyStore(buckets.store_at(self.root / "archive"))
+        self.files = buckets.files_of(self.root / "archive")
         self.signers = keys.load_or_create(self.root / "keys" / "log.pem", ORIGIN)
         self.receipts = keys.load_or_create(self.root / "keys" / "receipts.pem", ORIGIN, [KeyType.ED25519])[0]
         self.state = self.root / "state"

@@ -162,7 +162,7 @@ def test_details_that_are_gone_do_not_stop_deliveries(house: House) -> None:
         batch = (await send(intake, records(1), key="k")).batch
         await intake.stop()
         for info in list(house.store.list("details/")):
-            (house.store.inner.root / info.key).unlink()
+            (house.files / info.key).unlink()
         for path in house.state.glob("batches.sqlite*"):
             path.unlink()
         intake = await house.open()

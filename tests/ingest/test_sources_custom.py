@@ -155,7 +155,7 @@ def test_sealed_in_worker_processes_and_verified(house: House) -> None:
     for entry in house.log().entries():
         for reference in entry.segments:
             source = reference.key.split("source=")[1].split("/")[0]
-            (table,) = segment.tables(house.store.inner.root / reference.key)
+            (table,) = segment.tables(house.files / reference.key)
             said = (table.schema.metadata or {}).get(b"strongroom.declaration", b"").decode()
             assert said == registry.fingerprint(source)
             derived = registry.sources[source].derive(table["raw"].to_pylist(), table["context"].to_pylist())

@@ -18,10 +18,10 @@ from strongroom.archive import details, keys, layout, segment
 from strongroom.archive.details import Details, SegmentSummary
 from strongroom.archive.entry import Draft, Entry, ObjectRef, SegmentRef, WriterRange
 from strongroom.archive.log import Log
-from strongroom.archive.stores import DirectoryStore
 from strongroom.query.engine import Answer, Outcome, QueryEngine
 from strongroom.query.limits import QueryLimits
 from strongroom.query.views import ViewSource
+from tests import buckets
 from tests.segments import write_segment
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -56,7 +56,8 @@ class Archive:
     signers: list[keys.LocalSigner] = field(default_factory=lambda: keys.generate(ORIGIN))
 
     def __post_init__(self) -> None:
-        self.store = DirectoryStore(self.root, create=True)
+        self.store = buckets.store_at(self.root)
+        self.folder, self.root = self.root.parent, buckets.files_of(self.root)
         self.log = Log.create(self.store, ORIGIN, [signer.key.vkey() for signer in self.signers], NOW)
         self.sequence = 0
 
@@ -76,7 +77,7 @@ class Archive:
         for name, values in columns.items():
             table = table.append_column(name, values)
         key = layout.segment_key(source, date(2026, 11, 24), "w", 1, number, number)
-        built = self.root.parent / f"build-{number}.parquet"
+        built = self.folder / f"build-{number}.parquet"
         facts = write_segment(built, table, secret=sha256(key.encode()).digest(), metadata={"source": source})
         self.store.create(key, built)
         writer = WriterRange("w", 1, number, number)
