@@ -11,8 +11,8 @@ What can happen to a request:
     lost-request        the connection is cut; the server never saw it
     lost-answer         the server did it; the connection is cut before the answer
     wrong-error         the server did it; the client is told 500
-    half-answer         the server did it; the connection is cut in the middle of the answer's body (TLS, which every real
-                        endpoint has, does not let headers be cut unnoticed)
+    half-answer         the server did it; the connection is cut in the middle of the answer's body (TLS, which real
+                        endpoints have, does not let headers be cut unnoticed)
     stall               nothing for `stall_seconds`, then a cut; the server never saw it
     late                the client is cut off, and the server gets the request `late_seconds` after that: a write
                         that everybody gave up and that comes true all the same
