@@ -269,6 +269,7 @@ class Sealer:
         except SealedElsewhere as error:
             self._elsewhere.setdefault(cut.first, set()).update(error.batches)
             await self._abandon_builds()
+            shutil.rmtree(job.folder, ignore_errors=True)
             await self._start(cut)
             return
         self._building.popleft()
