@@ -90,7 +90,7 @@ class FileFacts:
 def seal(content: bytes, key: DataKey, archive: str, object_: str) -> bytes:
     """The envelope of `content`, to be stored as `object_` in the archive of id `archive`."""
     envelope = BytesIO()
-    _seal(BytesIO(content), envelope, key, archive, object_)
+    seal_stream(BytesIO(content), envelope, key, archive, object_)
     return envelope.getvalue()
 
 
@@ -98,7 +98,7 @@ def seal_file(source: Path, target: Path, key: DataKey, archive: str, object_: s
     """Write the envelope of the file `source` to the new file `target`. Raises OSError, leaving no `target`."""
     with source.open("rb") as content, _new(target) as envelope:
         digest = _Digesting(envelope)
-        _seal(content, digest, key, archive, object_)
+        seal_stream(content, digest, key, archive, object_)
         return digest.facts()
 
 
@@ -177,40 +177,55 @@ def encode_header(archive: str, object_: str, key: DataKey, salt: bytes) -> byte
     return MAGIC + len(encoded).to_bytes(4, "big") + encoded
 
 
-def _seal(source: BinaryIO, target: _Writable, key: DataKey, archive: str, object_: str) -> None:
+def seal_stream(source: BinaryIO, target: _Writable, key: DataKey, archive: str, object_: str) -> None:
+    """Write the envelope of what is left of `source` to `target`, in bounded memory."""
     salt = secrets.token_bytes(SALT_BYTES)
     stored = encode_header(archive, object_, key, salt)
     cipher, commitment = _derive(key.plain, salt, stored)
     target.write(stored)
     target.write(commitment)
-    chunk, number = source.read(CHUNK_BYTES), 0
-    while True:
-        following = source.read(CHUNK_BYTES)
-        target.write(cipher.encrypt(_nonce(number, not following), chunk, None))
-        if not following:
-            return
-        chunk, number = following, number + 1
+    stored_chunk = memoryview(bytearray(CHUNK_BYTES + TAG_BYTES))
+    for number, chunk, last in _pieces(source, CHUNK_BYTES):
+        sealed = stored_chunk[: len(chunk) + TAG_BYTES]
+        cipher.encrypt_into(_nonce(number, last), chunk, None, sealed)
+        target.write(sealed)
 
 
-def _chunks(envelope: BinaryIO, header: Header, data_key: bytes) -> Iterator[bytes]:
-    """The authenticated content from behind the header on, chunk by chunk."""
+def _chunks(envelope: BinaryIO, header: Header, data_key: bytes) -> Iterator[memoryview]:
+    """The authenticated content from behind the header on, chunk by chunk; each is good until the next is asked for."""
     cipher, commitment = _derive(data_key, header.salt, header.stored)
     if not hmac.compare_digest(envelope.read(_COMMITMENT_BYTES), commitment):
         raise FormatError("envelope: the header was changed, or this is not the data key it was sealed with")
-    size = CHUNK_BYTES + TAG_BYTES
-    chunk, number = envelope.read(size), 0
-    while True:
-        following = envelope.read(size)
+    content_chunk = memoryview(bytearray(CHUNK_BYTES))
+    for number, chunk, last in _pieces(envelope, CHUNK_BYTES + TAG_BYTES):
+        content = content_chunk[: max(len(chunk) - TAG_BYTES, 0)]
         try:
-            content = cipher.decrypt(_nonce(number, not following), chunk, None)
+            cipher.decrypt_into(_nonce(number, last), chunk, None, content)
         except (InvalidTag, ValueError):
             raise FormatError(f"envelope: chunk {number} is not what was sealed, or not the last one") from None
         if not content and number:
             raise FormatError("envelope: an empty chunk after the content")
         yield content
+
+
+def _pieces(source: BinaryIO, size: int) -> Iterator[tuple[int, memoryview, bool]]:
+    """What is left of `source` in pieces of `size` bytes, at least one: number, bytes, and whether it is the last.
+
+    Two buffers take turns: memory that is got anew for each piece costs more than the cipher.
+    """
+    buffer, other = memoryview(bytearray(size)), memoryview(bytearray(size))
+    held, number = _fill(source, buffer), 0
+    while True:
+        following = _fill(source, other)
+        yield number, buffer[:held], not following
         if not following:
             return
-        chunk, number = following, number + 1
+        buffer, other, held, number = other, buffer, following, number + 1
+
+
+def _fill(source: BinaryIO, buffer: memoryview) -> int:
+    count = source.readinto(buffer)  # type: ignore[attr-defined]  # all that is opened here has it
+    return int(count)
 
 
 def _derive(data_key: bytes, salt: bytes, stored: bytes) -> tuple[AESGCM, bytes]:
@@ -231,7 +246,7 @@ def _said(header: Header) -> DataKey:
 
 
 class _Writable(Protocol):
-    def write(self, data: bytes, /) -> object: ...
+    def write(self, data: bytes | memoryview, /) -> object: ...
 
 
 class _Digesting:
@@ -240,7 +255,7 @@ class _Digesting:
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._hash, self._bytes = file, sha256(), 0
 
-    def write(self, data: bytes, /) -> None:
+    def write(self, data: bytes | memoryview, /) -> None:
         self._file.write(data)
         self._hash.update(data)
         self._bytes += len(data)

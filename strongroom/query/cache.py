@@ -73,8 +73,14 @@ class SegmentCache:
         max_bytes: int,
         threads: int = REMOTE_THREADS,
         check: Check = "hash",
+        in_place: bool = True,
     ) -> None:
-        """`threads`: segments fetched at once. `check`: see above."""
+        """`threads`: segments fetched at once. `check`: see above.
+
+        `in_place`: use a local store's own files. Without it every segment has a copy, so that all files lie under one
+        folder by their segments' names, also where only some are encrypted.
+        """
+        self._in_place = in_place
         self._store, self._directory, self._max_bytes = store, directory, max_bytes
         self._fetch_from_store = fetch
         self._trusts_stamps = check == "stat"
@@ -109,12 +115,12 @@ class SegmentCache:
 
     def path(self, segment: Segment) -> Path:
         """Where the segment's file is, or will be."""
-        return self._own(segment) or self._directory / _name(segment)
+        return self._own(segment) or self._directory / segment.key
 
     @contextmanager
     def holding(self, segments: Sequence[Segment]) -> Iterator[None]:
         """Keep the copies of `segments` from being evicted while the context lasts."""
-        copies = [_name(segment) for segment in segments if self._own(segment) is None]
+        copies = [segment.key for segment in segments if self._own(segment) is None]
         if not copies:
             yield
             return
@@ -152,11 +158,12 @@ class SegmentCache:
 
     def _known(self, segment: Segment, path: Path) -> bool:
         stamp = stamp_of(path)
-        return stamp is not None and self._checked.get(_name(segment)) == stamp
+        return stamp is not None and self._checked.get(segment.key) == stamp
 
     def _own(self, segment: Segment) -> Path | None:
         """The stored file, where it is one and can be read as it is."""
-        return None if is_envelope(segment.key) else self._store.local_path(segment.key)
+        usable = self._in_place and not is_envelope(segment.key)
+        return self._store.local_path(segment.key) if usable else None
 
     def _check(self, item: tuple[Segment, Path]) -> None:
         segment, path = item
@@ -171,7 +178,7 @@ class SegmentCache:
 
     def _is_kept(self, segment: Segment, path: Path) -> bool:
         """Whether there is a copy that `_must_be_sound` can judge."""
-        name, stamp = _name(segment), stamp_of(path)
+        name, stamp = segment.key, stamp_of(path)
         if stamp is None:
             return False
         if not is_envelope(segment.key):
@@ -190,13 +197,13 @@ class SegmentCache:
                 digest = self._compare(segment, path, stamp, local=local)
             except IntegrityFailure:
                 if not local:
-                    self._shelf.remove(_name(segment))  # a spoiled copy, not the store's object: fetched anew next time
+                    self._shelf.remove(segment.key)  # a spoiled copy, not the store's object: fetched anew next time
                 raise
             self._shapes[segment.key] = _shape(segment, path)
             if stamp == stamp_of(path):
-                self._checked[_name(segment)] = stamp
+                self._checked[segment.key] = stamp
                 if not local:
-                    self._shelf.put(Copy(_name(segment), digest, stamp))
+                    self._shelf.put(Copy(segment.key, digest, stamp))
                 return
         raise _failure(segment, "bytes that change while they are read")
 
@@ -206,8 +213,8 @@ class SegmentCache:
         if stamp is None:  # another process found no room for it; nobody held it
             raise _failure(segment, "a copy that is gone again")
         self._shapes[segment.key] = _shape(segment, path)
-        self._shelf.put(Copy(_name(segment), digest, stamp))
-        self._checked[_name(segment)] = stamp
+        self._shelf.put(Copy(segment.key, digest, stamp))
+        self._checked[segment.key] = stamp
 
     def _fetch(self, segment: Segment, path: Path) -> str:
         """Fetch a copy and give it its name; its SHA-256 (hex)."""
@@ -217,7 +224,7 @@ class SegmentCache:
             facts = self._fetch_from_store(segment, staged)
             staged.chmod(0o400)
             staged.replace(path)
-            self._copied[_name(segment)] = facts
+            self._copied[segment.key] = facts
             return facts.sha256
         except ObjectMissing:
             raise _failure(segment, "no such object") from None
@@ -230,14 +237,10 @@ class SegmentCache:
         """The file's SHA-256 (hex), once it is what the entry states. Raises IntegrityFailure."""
         sound = FileFacts(segment.bytes, segment.sha256)
         if is_envelope(segment.key):
-            sound = self._copied[_name(segment)]
+            sound = self._copied[segment.key]
         if stamp[1] != sound.bytes:
             raise _failure(segment, f"{stamp[1]} bytes", expected=f"{sound.bytes} bytes")
-        if (
-            not local
-            and self._trusts_stamps
-            and self._shelf.get(_name(segment)) == Copy(_name(segment), sound.sha256, stamp)
-        ):
+        if not local and self._trusts_stamps and self._shelf.get(segment.key) == Copy(segment.key, sound.sha256, stamp):
             return sound.sha256
         try:
             with path.open("rb") as file:
@@ -247,11 +250,6 @@ class SegmentCache:
         if digest != sound.sha256:
             raise _failure(segment, f"SHA-256 {digest}")
         return digest
-
-
-def _name(segment: Segment) -> str:
-    """The name of a segment's copy, which is never encrypted."""
-    return segment.key.removesuffix(layout.ENCRYPTED)
 
 
 def _shape(segment: Segment, path: Path) -> Shape:

@@ -107,6 +107,7 @@ class QueryEngine:
             max_bytes=self.limits.cache_bytes,
             threads=self.limits.cache_threads,
             check=self.limits.cache_check,
+            in_place=not log.contents.encryption.keys,
         )
         self._pool = WorkerPool(readable=self._cache.roots, limits=self.limits)
         self._slots = Slots(self.limits)

@@ -180,7 +180,8 @@ class Shelf:
         """Once a start: files that nobody wrote down, and names of files that are gone."""
         found = {
             path.relative_to(self._folder).as_posix(): path
-            for path in (self._folder / layout.SEGMENTS).rglob("*.parquet")
+            for path in (self._folder / layout.SEGMENTS).rglob("*")
+            if path.is_file()
         }
         with self._writing() as db:
             known = {row[0] for row in db.execute("SELECT name FROM copies")}

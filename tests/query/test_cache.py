@@ -203,6 +203,6 @@ def test_an_encrypted_segment_is_fetched_anew_unless_stamps_are_trusted(
     checks: list[Check] = ["hash", "hash", "stat"]
     for check in checks:
         some = SegmentCache(remote, tmp_path, fetch=opened, max_bytes=1 << 30, check=check)
-        assert some.ensure([sealed]) == [tmp_path / plain.key]
+        assert some.ensure([sealed]) == [tmp_path / sealed.key]
         some.close()
     assert len(fetched) == 2
