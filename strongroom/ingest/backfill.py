@@ -181,13 +181,19 @@ async def reconcile(executor: Executor, listing: Listing, wanted: Wanted, sealed
 
 
 async def backfill(
-    fetcher: Fetcher, listing: Listing, wanted: Wanted, sealed: Set[bytes], concurrency: int, progress: Progress
-) -> Summary:
+    fetcher: Fetcher,
+    listing: Listing,
+    wanted: Wanted,
+    sealed: Set[bytes],
+    *,
+    concurrency: int,
+    progress: Progress,
+    summary: Summary,
+) -> None:
     """Fetch what of the wanted objects is not sealed, `concurrency` at once. What was taken is durable, not yet sealed.
 
-    Raises what listing raises; an object that can't be had is counted and named.
+    `summary` is counted up meanwhile. Raises what listing raises; an object that can't be had is counted and named.
     """
-    summary = Summary()
     work: asyncio.Queue[S3Object | None] = asyncio.Queue(concurrency)
 
     async def worker() -> None:
@@ -210,7 +216,6 @@ async def backfill(
                 group.create_task(step())
     except ExceptionGroup as errors:
         raise _first(errors) from None
-    return summary
 
 
 def _is_fresh(item: S3Object, sealed: Set[bytes], summary: Summary) -> bool:

@@ -27,6 +27,15 @@ import msgspec
 from strongroom.ingest.errors import NotificationInvalid
 from strongroom.ingest.objects import S3Object, is_address
 
+# AWS Config tells its topic much that is no delivery of a file; what it tells about items lies in its files too.
+_CONFIG_ONLY = frozenset(
+    {
+        *("ConfigurationItemChangeNotification", "OversizedConfigurationItemChangeNotification"),
+        *("ComplianceChangeNotification", "ConfigRulesEvaluationStarted", "ConfigurationSnapshotDeliveryStarted"),
+        *("ConfigurationSnapshotDeliveryFailed", "ConfigurationHistoryDeliveryFailed"),
+    }
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Notification:
@@ -51,8 +60,8 @@ def parse(body: str | bytes) -> Notification:
         return _collect(_from_eventbridge(message))
     if "s3Bucket" in message and "s3ObjectKey" in message:
         return _collect(_from_service(message))
-    if message.get("messageType"):  # AWS Config tells its topic much that is no delivery
-        return Notification(ignored=("a service's message without an object",))
+    if message.get("messageType") in _CONFIG_ONLY:
+        return Notification(ignored=("a message of AWS Config's without an object",))
     raise NotificationInvalid("the message has none of the shapes of an S3 notification")
 
 

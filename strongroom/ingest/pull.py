@@ -143,6 +143,11 @@ class Puller:
             await asyncio.gather(*keepers, return_exceptions=True)
             self._executor.shutdown(wait=False, cancel_futures=True)
 
+    def finish(self) -> None:
+        """Make `run` end when what is in hand is done."""
+        self._stopping = True
+        self._room.set()
+
     async def stop(self, seal: Callable[[], Awaitable[object]], seconds: float = 15.0) -> None:
         """Make `run` end: it receives nothing more, fetches end, what is spooled is sealed, the rest is given back."""
         self._stopping = self._fetcher.stopping = True

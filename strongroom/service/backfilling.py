@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -52,7 +53,7 @@ async def fill(settings: Settings, wanted: Wanted, kind: str, progress: Progress
     """Fetch what of `wanted` is not sealed, and seal it. Raises what opening the archive and listing raise."""
     begun = time.monotonic()
     writer = await start_writer(settings)
-    stopped = asyncio.Event()
+    summary = Summary()
     try:
         before = writer.intake.counters()
         sealed = await asyncio.to_thread(backfill.sealed_keys, writer.log, wanted)
@@ -60,9 +61,17 @@ async def fill(settings: Settings, wanted: Wanted, kind: str, progress: Progress
             buckets = _buckets(settings, wanted)
             fetcher = Fetcher(buckets, writer.intake, executor, protocol="s3", kind=kind)
             working = asyncio.create_task(
-                backfill.backfill(fetcher, buckets, wanted, sealed, settings.pull_concurrency, progress)
+                backfill.backfill(
+                    fetcher,
+                    buckets,
+                    wanted,
+                    sealed,
+                    concurrency=settings.pull_concurrency,
+                    progress=progress,
+                    summary=summary,
+                )
             )
-            _on_signal(stopped, working)
+            _on_signal(working.cancel)
             with suppress(asyncio.CancelledError):
                 await working
             interrupted = working.cancelled()
@@ -73,7 +82,7 @@ async def fill(settings: Settings, wanted: Wanted, kind: str, progress: Progress
     quarantined = after.quarantined_records - before.quarantined_records
     accepted = after.sealed_records - before.sealed_records
     return Filled(
-        Summary() if interrupted else working.result(),
+        summary,
         records=accepted + quarantined,
         accepted=accepted,
         quarantined=quarantined,
@@ -99,9 +108,9 @@ async def pull(settings: Settings, *, once: bool) -> PullCounts:
     stopped = asyncio.Event()
     try:
         if once:
-            _on_signal(stopped, asyncio.current_task())
+            _on_signal(pulling.finish)
             return await pulling.once()
-        _on_signal(stopped)
+        _on_signal(stopped.set)
         pulling.start()
         await stopped.wait()
     finally:
@@ -116,12 +125,7 @@ def _buckets(settings: Settings, wanted: Wanted) -> Buckets:
     return Buckets(access(settings), Perimeter.parse(listed))
 
 
-def _on_signal(stopped: asyncio.Event, task: asyncio.Task[Any] | None = None) -> None:
-    def stop() -> None:
-        stopped.set()
-        if task is not None:
-            task.cancel()
-
+def _on_signal(stop: Callable[[], object]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         with suppress(RuntimeError, ValueError, NotImplementedError):  # not in the main thread: somebody else's loop
             asyncio.get_running_loop().add_signal_handler(number, stop)

@@ -65,6 +65,11 @@ class Pulling:
         await self._puller.run(until_empty=True)
         return self._puller.counts
 
+    def finish(self) -> None:
+        """Make `once` end soon: what is in hand is finished, nothing more is received."""
+        if self._puller is not None:
+            self._puller.finish()
+
     async def stop(self) -> None:
         """Finish what is in hand, as far as a few seconds allow, and give back the rest."""
         if self._puller is not None:

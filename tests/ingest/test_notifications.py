@@ -81,6 +81,7 @@ def test_every_shape(message: Any, objects: list[S3Object]) -> None:
         {"Records": [created("k" * 1025)]},
         {"s3Bucket": "arn:aws:s3:::b", "s3ObjectKey": "k"},
         {"Type": "Notification", "Message": "plain text"},
+        {"messageType": "DATA_MESSAGE", "logEvents": []},
         [],
         "text",
     ],
