@@ -18,8 +18,10 @@ from rich.progress import Progress
 from strongroom.archive.errors import ObjectMissing
 from strongroom.archive.findings import Finding, Level, Report
 from strongroom.archive.log import holds_archive
+from strongroom.archive.stores.store import ObjectStore
 from strongroom.service import settings
 from strongroom.service.display import printable
+from strongroom.service.errors import SettingsInvalid
 from strongroom.service.settings import Settings
 from strongroom.service.storage import open_archive, open_log, wrapping_keys
 
@@ -62,6 +64,9 @@ def verify(
     sources_file: Annotated[
         Path | None, typer.Option("--sources-file", help="Declared sources. Default: the setting's.")
     ] = None,
+    inventory: Annotated[
+        str, typer.Option("--inventory", help="manifest.json of an S3 Inventory report, to ask S3 less.")
+    ] = "",
     live: Annotated[
         bool, typer.Option("--live", help="A service signs meanwhile: wait for it instead of reporting its tail.")
     ] = False,
@@ -116,6 +121,7 @@ def verify(
         raise ObjectMissing(f"no archive in {chosen.archive}", hint="check --archive")
     if scheduled:
         raise typer.Exit(_run_scheduled(chosen, level, as_json))
+    facts: ObjectStore = _reported(store, inventory, level or "complete") if inventory else store
     from strongroom.archive.workers import leave_with
     from strongroom.service import promises, verification
     from strongroom.service.sources import registry
@@ -137,7 +143,8 @@ def verify(
         keys=wrapping_keys(chosen),
     )
     with _step_progress() as progress:
-        report = verification.verify(store, policy, asked, progress, registry(chosen.sources_file))
+        report = verification.verify(facts, policy, asked, progress, registry(chosen.sources_file))
+    report.notes += [facts.description] if inventory else []
     patience = min(_PATIENCE_SECONDS, chosen.promise_seconds) if live else 0.0
     promises.judge(report, policy, lambda: open_log(chosen, store), chosen.promise_seconds, patience)
     if as_json:
@@ -145,6 +152,18 @@ def verify(
     else:
         _show(report)
     raise typer.Exit(exit_code(report.to_json()))
+
+
+def _reported(store: ObjectStore, manifest: str, level: Level) -> ObjectStore:
+    """The bucket as a report describes it."""
+    from strongroom.archive.stores import reported
+    from strongroom.archive.stores.s3 import S3Store
+
+    if not isinstance(store, S3Store):
+        raise SettingsInvalid("--inventory is for an archive in a bucket", hint="leave it out")
+    if level not in ("quick", "inventory"):
+        raise SettingsInvalid(f"--inventory is not for level {level}, which reads objects", hint="--level inventory")
+    return reported.ReportedStore(store, reported.read(manifest, store))
 
 
 def exit_code(report: dict[str, Any]) -> int:
