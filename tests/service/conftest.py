@@ -72,7 +72,7 @@ def start_service(folder: Path, **settings: str) -> Service:
     """Start a service in `folder` and wait until it is ready."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("STRONGROOM_")}
     environment |= {"STRONGROOM_LOG_FORMAT": "json", "STRONGROOM_SEAL_AGE_SECONDS": "0.3"}
-    environment |= {"STRONGROOM_VERIFY_SCHEDULE": "outside"} | settings
+    environment |= {"STRONGROOM_VERIFY_SCHEDULE": "outside", "STRONGROOM_HEAD_SECONDS": "2"} | settings
     environment["PYTHONPATH"] = str(REPOSITORY)
     places = ["--state", str(folder / "state"), "--listen", "127.0.0.1:0"]
     environment.setdefault("STRONGROOM_ARCHIVE", str(folder / "archive"))
