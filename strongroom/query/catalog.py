@@ -22,6 +22,7 @@ from strongroom.archive import layout
 from strongroom.archive.entry import Entry, parse_timestamp
 from strongroom.archive.errors import FormatError, ObjectMissing
 from strongroom.archive.log import Log
+from strongroom.archive.order_book import OrderBook
 from strongroom.archive.stores.store import ObjectStore
 from strongroom.query import kept_catalog
 from strongroom.query.errors import SnapshotUnknown
@@ -107,6 +108,9 @@ class Catalog:
         self._entries = EntryRows()
         self.table = SegmentTable()
         self.problems: list[str] = []
+        self._book = OrderBook(store, log.contents.unseal)
+        self._orders = 0  # entries that name orders and have been followed
+        self._gone: list[tuple[int, str]] = []  # (index of the prune, segment), for segments that are really gone
 
     @property
     def size(self) -> int:
@@ -115,13 +119,32 @@ class Catalog:
 
     def follow(self) -> int:
         """Read what the log has gained. Returns the tree size. Raises FormatError, StoreUnavailable."""
-        if self.size == self._log.size:
+        if self.size == self._log.size and self._orders == len(self._log.orders):
             return self.size
         with self._lock:
+            self._follow_prunes()
             for entry in self._log.entries(len(self._entries), self._log.size):
                 self.table.append(self._segments_of(entry))
                 self._entries.append(_entry_row(entry))
             return len(self._entries)
+
+    def gone(self, size: int) -> int:
+        """The segments that the first `size` entries say were removed after their retention, and that are not there.
+
+        One that is still there is read: no order hides a record.
+        """
+        numbers = (self.table.number(key) for index, key in self._gone if index < size)
+        return sum(1 << number for number in numbers if number is not None)
+
+    def _follow_prunes(self) -> None:
+        known = len(self._book.obligations.pruned)
+        for entry in self._log.orders[self._orders :]:
+            self._book.follow(entry)
+            self._orders += 1
+        pruned = self._book.obligations.pruned
+        if len(pruned) > known:
+            there = {info.key for info in self._store.list(layout.SEGMENTS)}
+            self._gone = sorted((index, key) for key, (index, _) in pruned.items() if key not in there)
 
     def recall(self, path: Path) -> None:
         """Go on from what `keep` wrote, if it is there, undamaged and of this log."""

@@ -237,6 +237,8 @@ class QueryEngine:
         sources = [source.name for source in self._sources(named.views)]
         conditions = {view: named.conditions.get(view) for view in named.views}
         total, chosen = self._pruner.choose(snapshot.size, sources, conditions, narrowing)
+        gone = self._catalog.gone(snapshot.size)
+        total, chosen = total & ~gone, chosen & ~gone
         return Reading(total.bit_count(), chosen.bit_count(), *self._catalog.table.totals(chosen)), chosen
 
     def _within_budget(self, reading: Reading) -> None:
@@ -323,15 +325,16 @@ class QueryEngine:
     def _grant(
         self, named: frames.Tables, segments: Sequence[Segment], files: Sequence[Path], snapshot: Snapshot
     ) -> frames.Grant:
-        root, groups = Path("/"), dict[str, dict[Shape, list[Path]]]()
-        for segment, file in zip(segments, files, strict=True):
+        root, groups = Path("/"), dict[str, dict[tuple[Shape, bool], list[Path]]]()
+        for segment, file, number in zip(segments, files, numbers_of(chosen), strict=True):
             root = Path(file.as_posix().removesuffix(segment.key))
-            groups.setdefault(segment.source, {}).setdefault(self._cache.shape(segment), []).append(file)
-        alike = {
-            source: [Files(shape.names, shape.forms, paths) for shape, paths in shapes.items()]
+            alike = self._cache.shape(segment), bool(text >> number & 1)
+            groups.setdefault(segment.source, {}).setdefault(alike, []).append(file)
+        of_source = {
+            source: [Files(shape.names, shape.forms, paths, plain) for (shape, plain), paths in shapes.items()]
             for source, shapes in groups.items()
         }
-        made = setup.statements(named.views, named.columns, alike, root, self._views, self._normalised)
+        made = setup.statements(named.views, named.columns, of_source, root, self._views, self._normalised)
         tables = {}
         if views.ENTRIES in named.views:
             tables[views.ENTRIES] = _stream(self._catalog.entries_table(snapshot.size))

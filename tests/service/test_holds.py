@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from strongroom.archive import layout
+from strongroom.archive.retention import Promise, Retention
 from strongroom.archive.stores.s3 import S3Store
 from tests.buckets import S3
 from tests.service.conftest import SAMPLES, Service, make_tokens, start_service, strongroom
@@ -177,6 +178,27 @@ def test_on_the_command_line_in_a_folder_it_is_recorded_and_not_enforced(tmp_pat
         ("hold.release", "failure"),
         ("hold.release", "success"),
     }
+
+
+def test_what_has_expired_may_go_and_answers_go_on_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def over(self: Retention, key: str, now: datetime) -> Promise:
+        return Promise("GOVERNANCE", now.replace(microsecond=0) - timedelta(days=1))
+
+    monkeypatch.setattr(Retention, "promise", over)
+    places = {"STRONGROOM_ARCHIVE": str(tmp_path / "archive"), "STRONGROOM_STATE": str(tmp_path / "state")}
+    assert strongroom("ingest", str(FLOWS), **places).returncode == 0
+    (key,) = json.loads(strongroom("retention", "expired", "--json", **places).stdout)["there"]
+    assert strongroom("hold", "place", "--case", "1", "--where", "true", **places).returncode == 0
+    assert not json.loads(strongroom("retention", "expired", "--json", **places).stdout)["there"]
+    assert strongroom("hold", "release", "--case", "1", **places).returncode == 0
+    counting = ("query", "SELECT count(*) AS n FROM vpcflow", "--format", "json")
+    (tmp_path / "archive" / key).unlink()
+    assert strongroom(*counting, **places).returncode == 2
+    pruned = json.loads(strongroom("retention", "prune", "--json", **places).stdout)
+    assert pruned["segments"] == 1
+    assert json.loads(strongroom(*counting, **places).stdout)["rows"] == [[0]]
+    report = json.loads(strongroom("verify", "--json", **places).stdout)
+    assert report["sound"] and any("1 are named by a prune" in note for note in report["notes"])
 
 
 def test_the_canary_is_told_measured_and_recorded(locked: tuple[Service, S3Store, dict[str, str]]) -> None:
