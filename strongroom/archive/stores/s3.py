@@ -299,8 +299,8 @@ class S3Store:
             try:
                 with translated(key):
                     return read(version)
-            except ObjectMissing:
-                if version or (version := self._below_marker(key)) == "":
+            except ObjectMissing as missing:
+                if version or (version := self._below_marker(key, missing)) == "":
                     raise ObjectMissing(f"no object {key} in {self.location}") from None
             except ObjectExists:  # ranges are of one ETag
                 raise StoreUnavailable(f"{key} was overwritten while it was read", hint="try again") from None
@@ -359,18 +359,13 @@ class S3Store:
         answer: dict[str, Any] = self.client.head_object(**self.place(key, version), ChecksumMode="ENABLED")
         return answer
 
-    def _below_marker(self, key: str) -> str:
+    def _below_marker(self, key: str, missing: ObjectMissing) -> str:
         """The oldest version of a name that has a delete marker on top, "" for a name that never was."""
-        from botocore.exceptions import ClientError
-
-        try:
-            # A missing name is asked for all the time (is there a next entry?); its versions are looked at only when
-            # S3 says that a marker is what hides it. S3 says so in every answer, compatible stores in this one.
-            self.client.head_object(**self.place(key))
-        except ClientError as error:
-            headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-            if code_of(error)[1] == 404 and headers.get("x-amz-delete-marker") != "true":
-                return ""
+        # A missing name is asked for all the time (is there a next entry?), so it should cost no more than it must: AWS
+        # says in its answer that a marker hides the object; compatible stores don't all say it, and are asked.
+        answer = getattr(missing.__cause__, "response", {}).get("ResponseMetadata", {})
+        if not self.options.endpoint_url and answer.get("HTTPHeaders", {}).get("x-amz-delete-marker") != "true":
+            return ""
         found = [item.version for item in self._pages(key, "") if item.key == key and not item.marker]
         return found[-1] if found else ""
 

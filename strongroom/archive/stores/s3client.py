@@ -114,7 +114,7 @@ def translated(what: str) -> Iterator[None]:
         code, status = code_of(error)
         said = f"{what}: {error.response.get('Error', {}).get('Message') or code} ({code})"
         if code in _ABSENT:
-            raise ObjectMissing(said) from None
+            raise ObjectMissing(said) from error
         if status == 412:
             raise ObjectExists(f"{what} exists") from None
         if (status >= 500 and status != 501) or code in _PASSING:
