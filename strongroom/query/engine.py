@@ -38,7 +38,7 @@ from strongroom.query.normalised import NormalisedView
 from strongroom.query.pool import WorkerPool
 from strongroom.query.pruning import Pruner
 from strongroom.query.running import AnswerBody, Outcome, Run
-from strongroom.query.segments import Segment
+from strongroom.query.segments import Segment, numbers_of
 from strongroom.query.slots import Slots
 from strongroom.query.views import Files, ViewSource
 
@@ -111,18 +111,18 @@ class QueryEngine:
         )
         self._pool = WorkerPool(readable=self._cache.roots, limits=self.limits)
         self._slots = Slots(self.limits)
-        index = EntityIndex(
+        self._index = EntityIndex(
             directory / "index",
             digests=self._catalog.table.digests,
             columns={view.name: view.entities for view in views},
             max_bytes=self.limits.index_bytes,
         )
-        self._pruner = Pruner(self._catalog.table, index, self._views, self._normalised)
+        self._pruner = Pruner(self._catalog.table, self._index, self._views, self._normalised)
         self._indexer = Indexer(
             catalog=self._catalog,
             cache=self._cache,
             pool=self._pool,
-            index=index,
+            index=self._index,
             sources=self._views,
             everything=store.local_path(layout.SEGMENTS.rstrip("/")) is not None and not log.contents.encryption.keys,
         )
@@ -206,7 +206,9 @@ class QueryEngine:
             stack.enter_context(self._cache.holding(segments))
             files = await asyncio.to_thread(self._cache.ensure, segments)
             self._indexer.fetched(chosen)
-            await run.begin(partial(self._grant, segments=segments, files=files, snapshot=snapshot), named)
+            await run.begin(
+                partial(self._grant, chosen=chosen, segments=segments, files=files, snapshot=snapshot), named
+            )
             body = AnswerBody(run, stack.pop_all(), self.limits.stall_seconds, started)
         keys = tuple(segment.key for segment in segments)
         return Answer(snapshot, keys, reading, results.CONTENT_TYPES[format], body, body.finished)
@@ -323,8 +325,9 @@ class QueryEngine:
         return views.sources_of({*named, *normalised.sources_read(named, self._normalised)}, self._views)
 
     def _grant(
-        self, named: frames.Tables, segments: Sequence[Segment], files: Sequence[Path], snapshot: Snapshot
+        self, named: frames.Tables, chosen: int, segments: Sequence[Segment], files: Sequence[Path], snapshot: Snapshot
     ) -> frames.Grant:
+        text = self._index.text()
         root, groups = Path("/"), dict[str, dict[tuple[Shape, bool], list[Path]]]()
         for segment, file, number in zip(segments, files, numbers_of(chosen), strict=True):
             root = Path(file.as_posix().removesuffix(segment.key))

@@ -10,6 +10,9 @@ run covers can hold anything. Numbers are positions in the catalog, which only g
 digests of the segments it covers, and which columns it was made of, and is dropped when either is not so any more.
 Its body has a checksum: a damaged run is deleted, and its segments are indexed again.
 
+Beside the entities a segment has the mark BINARY when a record or a context in it is no valid UTF-8: the others' can be
+read as text without a check of each.
+
 The hash is the half of MD5 that DuckDB's `md5_number_lower` gives, because that is where the words are computed, in
 the process that may read segments (worker.py). It needs no strength: who can choose values so that they collide can
 make his own segments be read in vain.
@@ -32,7 +35,8 @@ import pyarrow.compute as pc
 
 from strongroom.query.segments import bits_of
 
-FORMAT = "strongroom/index/1"
+FORMAT = "strongroom/index/2"
+BINARY = ("form", "binary")
 SEGMENT_BITS = 24
 SEGMENT_MASK = (1 << SEGMENT_BITS) - 1
 MAX_RUN_BYTES = 64 << 20
@@ -113,6 +117,10 @@ class EntityIndex:
             for run in runs:
                 found.update(run.find(prefix))
         return bits_of(found)
+
+    def text(self) -> int:
+        """The segments known to hold nothing but valid UTF-8."""
+        return self._covered & ~self.find(BINARY[0], BINARY[1:])
 
     def load(self) -> None:
         """Take in the runs of an earlier process, after checking each; delete those that do not hold any more."""
@@ -206,8 +214,8 @@ def words_sql(kinds: Mapping[str, Sequence[str]], columns: Mapping[str, str], fi
                 quoted = '"' + name.replace('"', '""') + '"'
                 value = f"unnest({quoted})" if columns[name].endswith("[]") else quoted
                 parts.append(f"SELECT DISTINCT '{kind}:' || CAST({value} AS VARCHAR) AS v FROM {file}")  # noqa: S608
-    if not parts:
-        return "SELECT 0::UBIGINT AS w WHERE false"
+    binary = " OR ".join(f"({name} IS NOT NULL AND TRY(decode({name})) IS NULL)" for name in ("raw", "context"))
+    parts.append(f"(SELECT '{BINARY[0]}:{BINARY[1]}' AS v FROM {file} WHERE {binary} LIMIT 1)")  # noqa: S608
     words = f"(md5_number_lower(v) & {(1 << 64) - 1 - SEGMENT_MASK}::UBIGINT) | {number}::UBIGINT"
     return f"SELECT DISTINCT {words} AS w FROM ({' UNION ALL '.join(parts)}) WHERE v IS NOT NULL ORDER BY w"  # noqa: S608
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from strongroom.query.engine import QueryEngine
@@ -90,6 +91,19 @@ def test_a_damaged_segment_is_not_indexed_and_not_passed_over(own: Archive, tmp_
     assert bench.engine._pruner._index.covered.bit_count() == 2
     with pytest.raises(IntegrityFailure):
         bench.rows("SELECT * FROM app WHERE name = 'nobody'")
+    bench.close()
+
+
+def test_records_that_are_text_are_read_as_text(own: Archive, tmp_path: Path) -> None:
+    raws = [b"plain", "gr\u00fcn".encode(), b"\xff no text"]
+    for raw in raws:
+        own.seal("flow", [raw], {"bytes": pa.array([1], pa.int64())})
+    bench = Indexed(own, tmp_path / "query")
+    before = bench.rows("SELECT raw, raw_bytes, context FROM flow ORDER BY raw")
+    bench.catch_up()
+    assert bench.engine._index.text().bit_count() == 5
+    assert bench.rows("SELECT raw, raw_bytes, context FROM flow ORDER BY raw") == before
+    assert [row[0] for row in before] == ["\\xFF no text", "gr\u00fcn", "plain"]
     bench.close()
 
 

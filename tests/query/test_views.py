@@ -5,6 +5,7 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pytest
 
 from strongroom.archive import segment
 from strongroom.archive.rebuilding import Form
@@ -16,7 +17,8 @@ FORMS = (Form(b"name count at", ("name", "count", "at")), Form(None, ("count", "
 LINES = [b"caf\xc3\xa9 1 1700000000", b"- - -", b"a 01 1700000000", b"b -5 -1", b"c 7 1700000001 ", b"d 2 -"]
 
 
-def test_the_record_is_the_archives(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", [False, True])
+def test_the_record_is_the_archives(tmp_path: Path, text: bool) -> None:
     count = len(LINES)
     moment = pa.repeat(pa.scalar(datetime(2026, 1, 1, tzinfo=UTC), TIME), count)
     numbers = pa.array(range(count), pa.int64())
@@ -40,6 +42,6 @@ def test_the_record_is_the_archives(tmp_path: Path) -> None:
     with duckdb.connect() as connection:
         stored = connection.execute(f"SELECT count(raw) FROM read_parquet('{path}')").fetchone()
         assert stored == (2,), "the two lines that their columns don't give back"
-        connection.execute(source_view(source, [Files(frozenset(schema.names), FORMS, [path])], tmp_path))
+        connection.execute(source_view(source, [Files(frozenset(schema.names), FORMS, [path], text)], tmp_path))
         found = connection.execute("SELECT coalesce(raw_bytes, encode(raw)) FROM flows ORDER BY _row").fetchall()
     assert [raw for (raw,) in found] == raws
