@@ -1,4 +1,6 @@
-"""`strongroom query`: one question straight to an archive, through the same engine and the same sandbox as the service.
+"""`strongroom query`, `search`, `investigate`: one question straight to an archive.
+
+It goes through the same engine and the same sandbox as in the service.
 
 Nothing is written to the archive. When the state folder belongs to this archive, the question is left for the audit
 before it runs (service/acts.py, rule 2); on a bare copy of an archive there is nobody to audit to.
@@ -18,6 +20,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from strongroom.query.engine import Answer, Outcome
+from strongroom.query.prepared import Prepared
 from strongroom.service import acts
 from strongroom.service.display import printable
 from strongroom.service.node import query_engine
@@ -30,20 +33,24 @@ Format = Literal["table", "json", "ndjson", "csv"]
 
 def ask(
     settings: Settings,
-    sql: str,
-    parameters: dict[str, Any] | None,
+    question: Prepared,
     *,
     format: Format,
     limit: int | None,
     as_of: int | None,
     screen: Console,
+    action: str = "query",
+    **facts: Any,
 ) -> None:
-    """Print the answer to standard output. Raises what opening the archive and the engine raise."""
+    """Print the answer to standard output. `facts`: the question in words, for the audit.
+
+    Raises what opening the archive and the engine raise.
+    """
     store = open_archive(settings)
     log = open_log(settings, store)
     state = StateFolder(settings.state.absolute())
     size = log.size if as_of is None else as_of
-    asked = acts.local_act("query", outcome="started", sql=sql, parameters=parameters, snapshot=size, format=format)
+    asked = acts.local_act(action, outcome="started", snapshot=size, format=format, **facts)
     audited = state.node.exists()
     if audited:
         acts.leave(state.acts, asked)
@@ -53,12 +60,13 @@ def ask(
         await engine.start()
         try:
             answer = await engine.run(
-                sql,
-                parameters,
+                question.sql,
+                question.parameters,
                 format="ndjson" if format == "table" else format,
                 user="cli",
                 limit=limit,
                 as_of=size,
+                narrowing=question.narrowing,
             )
             await (_table(answer, screen) if format == "table" else _copy(answer))
             return await answer.finished
@@ -82,7 +90,7 @@ def ask(
 
 
 def _conclude(state: StateFolder, asked: acts.Act, outcome: str, **facts: Any) -> None:
-    acts.leave(state.acts, acts.local_act("query", outcome=outcome, id=asked.id, **facts))
+    acts.leave(state.acts, acts.local_act(asked.action, outcome=outcome, target=asked.target, id=asked.id, **facts))
 
 
 async def _copy(answer: Answer) -> None:

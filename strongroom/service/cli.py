@@ -32,6 +32,7 @@ from strongroom.service import (
     init_cli,
     keys_cli,
     pull_cli,
+    search_cli,
     settings,
     tokens,
     verify_cli,
@@ -133,11 +134,26 @@ def query(
     state: StateOption = None,
 ) -> None:
     """Ask in SQL. Opens the archive read-only; no service is needed."""
+    from strongroom.query.prepared import Prepared
     from strongroom.service import asking
 
     chosen = settings.load(config, {"archive": archive, "state": state})
     text = sys.stdin.read() if sql == "-" else sql
-    asking.ask(chosen, text, _named(parameters or []), format=format, limit=limit, as_of=as_of, screen=screen)
+    given = _named(parameters or [])
+    asking.ask(
+        chosen,
+        Prepared(text, given),
+        format=format,
+        limit=limit,
+        as_of=as_of,
+        screen=screen,
+        sql=text,
+        parameters=given,
+    )
+
+
+app.command("search")(search_cli.search)
+app.command("investigate")(search_cli.investigate)
 
 
 app.command("pull")(pull_cli.pull)
