@@ -47,6 +47,7 @@ from strongroom.service.saved import SavedQuestions
 from strongroom.service.schedule import Schedule
 from strongroom.service.scheduled import crons, make_verifier
 from strongroom.service.settings import Settings
+from strongroom.service.source_watch import SourceWatch
 from strongroom.service.sources import registry
 from strongroom.service.state import StateFolder, open_or_create
 from strongroom.service.storage import open_archive, promises, wrapping_keys
@@ -154,6 +155,7 @@ class Node:
         self.verifier = make_verifier(
             settings, self.store, self.log, self.writer.name, self.writer.sign_checkpoint, self.writer.state.runs
         )
+        self.source_watch = self._source_watch()
         self.lock_watch = LockWatch(self.store, self.audit, self.verifier.alerts, self.log.origin)
         self.schedule = Schedule(self.verifier, crons(settings), settings.verify_jitter_seconds, self.log.origin)
         self.metrics = Metrics(self._numbers)
@@ -181,6 +183,8 @@ class Node:
             work.append(self.timestamping.run())
         if self.settings.verify_schedule == "service":
             work.append(self.schedule.run())
+            if self.source_watch is not None:
+                work.append(self.source_watch.run())
         await self.verifier.recover()
         self._tasks = [asyncio.create_task(item) for item in work]
         if self.pulling is not None:
@@ -259,6 +263,7 @@ class Node:
             | self._timestamp_numbers()
             | self.lock_watch.numbers()
             | (self.pulling.numbers() if self.pulling else {})
+            | (self.source_watch.numbers() if self.source_watch else {})
         )
 
     def _timestamp_numbers(self) -> dict[str, tuple[str, float]]:
@@ -273,6 +278,12 @@ class Node:
             age = max(0.0, (datetime.now(UTC) - stamping.stated).total_seconds())
             numbers["timestamp_age_seconds"] = ("Seconds since the newest timestamp", age)
         return numbers
+
+    def _source_watch(self) -> SourceWatch | None:
+        if not (self.settings.cloudtrail_digests and self.settings.verify_cloudtrail):
+            return None
+        writer = self.writer
+        return SourceWatch(self.settings, self.log, writer.sign_checkpoint, writer.name, self.verifier.alerts)
 
     def _exporter(self) -> Exporter:
         return Exporter(

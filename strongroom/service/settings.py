@@ -272,6 +272,13 @@ class Settings(BaseSettings):
     verify_complete: str = Field("17 2 * * *", description="Cron expression (UTC) of level `complete`. Empty: never.")
     verify_sampled: str = Field("47 4 * * sun", description="Cron expression (UTC) of level `sampled`. Empty: never.")
     verify_deep: str = Field("", description="Cron expression (UTC) of level `deep`. Empty: never.")
+    verify_cloudtrail: str = Field(
+        "17 3 * * *",
+        description="Cron expression (UTC) of `verify --source cloudtrail --attest`, if `cloudtrail_digests` is set.",
+    )
+    cloudtrail_digests: str = Field(
+        "", description="Where CloudTrail's digests lie: `s3://bucket/prefix`, or a folder of copies. Empty: nowhere."
+    )
     verify_jitter_seconds: float = Field(20.0, ge=0, description="Most a scheduled verification is delayed, at random.")
     alert_repeat_seconds: Seconds = Field(
         86_400.0, description="The same trouble, found again, is told again after so many seconds."
@@ -340,7 +347,9 @@ class Settings(BaseSettings):
         Perimeter.parse(value)
         return value
 
-    @field_validator("verify_quick", "verify_inventory", "verify_complete", "verify_sampled", "verify_deep")
+    @field_validator(
+        *("verify_quick", "verify_inventory", "verify_complete", "verify_sampled", "verify_deep", "verify_cloudtrail")
+    )
     @classmethod
     def _is_a_cron_expression(cls, value: str) -> str:
         if value:

@@ -8,7 +8,7 @@ and kept beside the state folder's policy. What it says rests on the archive bei
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -22,13 +22,12 @@ from strongroom.archive.log import Log
 from strongroom.ingest import cloudtrail_keys, completeness
 from strongroom.ingest.aws import Access
 from strongroom.ingest.buckets import Buckets
-from strongroom.ingest.completeness import Files, FilesAtPlace, SealedFiles, Tell
+from strongroom.ingest.completeness import Files, FilesAtPlace, Outcome, SealedFiles, Tell
 from strongroom.ingest.digest_places import FolderPlace, Place, S3Place
 from strongroom.ingest.digests import DELAY, Judged, PublicKeys
 from strongroom.ingest.objects import Perimeter
 from strongroom.service import attestations
 from strongroom.service.errors import SettingsInvalid
-from strongroom.service.node import ArchiveWriter, intake_limits
 from strongroom.service.settings import Settings
 from strongroom.service.state import StateFolder
 from strongroom.service.storage import open_archive
@@ -40,7 +39,7 @@ _DAY = timedelta(days=1)
 class Asked:
     """What to verify. `digests`: a folder, `s3://bucket/prefix`, or "" for those sealed in the archive; `files`: where
     log files are looked for; `keys`: file of public keys; `journal`: keeps what was hashed at the place, for the next
-    run; `attest`: put the result into the archive."""
+    run."""
 
     since: datetime
     until: datetime
@@ -48,7 +47,6 @@ class Asked:
     files: Literal["archive", "place"] = "archive"
     keys: Path | None = None
     journal: Path | None = None
-    attest: bool = False
     workers: int = 8
 
 
@@ -62,6 +60,7 @@ class SourceReport:
     findings: list[Finding]
     notes: list[str]
     incomplete: list[str]
+    outcome: Outcome
     attested: list[int] = field(default_factory=list)
 
     @property
@@ -106,11 +105,11 @@ def period(since: str | None, until: str | None, now: datetime) -> tuple[datetim
 
 
 def verify(settings: Settings, asked: Asked, tell: Tell) -> SourceReport:
-    """Verify, and attest if asked to. Raises what opening the archive and reading the place raise."""
+    """Verify. Raises what opening the archive and reading the place raise."""
     if not asked.digests and asked.files == "place":
         raise SettingsInvalid("--files place needs --digests, the place", hint="a folder, or s3://bucket/prefix")
     reach = Access(settings.pull_region, settings.pull_endpoint_url, connections=asked.workers + 4)
-    log = None if asked.files == "place" and not asked.attest else Log.open(open_archive(settings))
+    log = None if asked.files == "place" else Log.open(open_archive(settings))
     place, prefix = _place(settings, asked, reach)
     state = StateFolder(settings.state.absolute())
     cache = state.policy.with_name("cloudtrail-keys.json")
@@ -145,22 +144,23 @@ def verify(settings: Settings, asked: Asked, tell: Tell) -> SourceReport:
     if not outcome.verdict.digests and not outcome.findings:
         problems.append(f"no digest of this time in {asked.digests or 'the archive'}: nothing is proven")
     outcome.verdict.incomplete[:0] = problems
-    report = SourceReport(
+    return SourceReport(
         run=f"{datetime.now(UTC):%Y%m%dt%H%M%Sz}-cloudtrail-{secrets.token_hex(4)}",
         asked=asked,
         facts=completeness.summary(outcome),
         findings=outcome.findings,
         notes=outcome.verdict.notes,
         incomplete=outcome.verdict.incomplete,
+        outcome=outcome,
     )
-    if asked.attest:
-        stated = report.to_json()
-        facts = {name: stated[name] for name in ("digests_from", "files_in", "verdict")}
-        writer = ArchiveWriter(settings, intake_limits(settings))
-        parts = attestations.documents(outcome, report.run, facts)
-        filed = attestations.file(writer.log, writer.sign_checkpoint, writer.name, parts, report.verdict)
-        report.attested = [index for index, _ in filed]
-    return report
+
+
+def attest(report: SourceReport, log: Log, sign: Callable[[], object], by: str) -> None:
+    """Put a report into the archive; `by`: the writer's name. Raises what log and store raise."""
+    stated = report.to_json()
+    facts = {name: stated[name] for name in ("digests_from", "files_in", "verdict")}
+    parts = attestations.documents(report.outcome, report.run, facts)
+    report.attested = [index for index, _ in attestations.file(log, sign, by, parts, report.verdict)]
 
 
 def _place(settings: Settings, asked: Asked, reach: Access) -> tuple[Place | None, str]:

@@ -113,8 +113,8 @@ def verify(
         from strongroom.service import source_verification as of_source
 
         start, end = of_source.period(since, until, datetime.now(UTC))
-        asked_of_source = of_source.Asked(start, end, digests, files, keys, journal, attest, max(4, workers))
-        raise typer.Exit(_verify_source(chosen, asked_of_source, as_json))
+        asked_of_source = of_source.Asked(start, end, digests, files, keys, journal, max(4, workers))
+        raise typer.Exit(_verify_source(chosen, asked_of_source, attest, as_json))
     store = open_archive(chosen)
     if not holds_archive(store):
         # Looking must not create: a mistyped path is an error, not an empty archive.
@@ -173,11 +173,14 @@ def exit_code(report: dict[str, Any]) -> int:
     return SOUND if report["sound"] else NOT_RUN
 
 
-def _verify_source(chosen: Settings, asked: SourceAsked, as_json: bool) -> int:
-    from strongroom.service import source_verification
+def _verify_source(chosen: Settings, asked: SourceAsked, attest: bool, as_json: bool) -> int:
+    from strongroom.service import node, source_verification
 
     with _step_progress() as progress:
         report = source_verification.verify(chosen, asked, progress)
+    if attest:
+        writer = node.ArchiveWriter(chosen, node.intake_limits(chosen))
+        source_verification.attest(report, writer.log, writer.sign_checkpoint, writer.name)
     facts = report.to_json()
     if as_json:
         print(json.dumps(facts))

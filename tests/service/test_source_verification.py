@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+import shutil
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,13 @@ from strongroom.archive.stores import DirectoryStore
 from strongroom.ingest.cloudtrail_keys import pem
 from strongroom.ingest.digests import PublicKey
 from strongroom.service import attestations
+from strongroom.service.alerts.alert import Alert
+from strongroom.service.alerts.dispatch import Alerts
+from strongroom.service.node import ArchiveWriter, intake_limits
+from strongroom.service.settings import load
+from strongroom.service.source_watch import SourceWatch
 from tests.ingest.test_digests import copied, name
-from tests.ingest.trails import DER, FINGERPRINT, KEY, Trail, a_day, sign
+from tests.ingest.trails import DER, FINGERPRINT, KEY, START, Trail, a_day, sign
 from tests.service.conftest import strongroom
 
 PERIOD = ["--since", "2024-05-06", "--until", "2024-05-06T06:30Z"]
@@ -30,8 +38,10 @@ class House:
         self.places = ["--archive", folder / "archive", "--state", folder / "state"]
         (folder / "keys.pem").write_text(pem(PublicKey("", DER)))
 
-    def ingest(self) -> None:
-        assert strongroom("ingest", self.folder / "copies", *self.places).returncode == 0
+    def ingest(self, which: str = "") -> None:
+        """What was copied, or only the folders of one kind."""
+        folders = [*(self.folder / "copies").rglob(which)] if which else [self.folder / "copies"]
+        assert strongroom("ingest", *folders, *self.places).returncode == 0
 
     def verify(self, *arguments: str | Path) -> tuple[int, dict[str, Any]]:
         given = ["verify", "--source", "cloudtrail", "--json", *PERIOD, "--keys", self.folder / "keys.pem"]
@@ -124,6 +134,58 @@ def test_without_evidence_nothing_is_called_complete(house: House, tmp_path: Pat
     code, report = house.verify("--digests", house.folder / "copies", "--keys", tmp_path / "other.json")
     assert (code, report["digests"]["unproven"], report["files"]["named"]) == (2, 6, 0)
     assert FINGERPRINT in report["incomplete"][0]
+
+
+class Heard:
+    """A sink that keeps what it is told."""
+
+    name = "heard"
+
+    def __init__(self) -> None:
+        self.alerts: list[Alert] = []
+
+    async def send(self, alert: Alert) -> None:
+        self.alerts.append(alert)
+
+
+def test_a_service_attests_period_by_period_and_tells_what_is_missing(tmp_path: Path) -> None:
+    trail = Trail()
+    for number in range(30):
+        trail.hour(number, 1 if number in (1, 3, 20, 27) else 0, restart=number == 0)
+    made = House(tmp_path, trail)
+    gone = [trail.files_of(trail.digests[number])[0] for number in (3, 27)]
+    for key in gone:
+        (tmp_path / "copies" / key).unlink()
+    made.ingest("CloudTrail")
+    settings = load(None, {"archive": str(tmp_path / "archive"), "state": tmp_path / "state",
+                           "cloudtrail_digests": str(tmp_path / "copies")})  # fmt: skip
+    shutil.copy(tmp_path / "keys.pem", tmp_path / "state" / "verifier" / "cloudtrail-keys.json")
+    writer = ArchiveWriter(settings, intake_limits(settings))
+    heard = Heard()
+    alerts = Alerts([heard], tmp_path / "told.json", 86_400)
+
+    def watch() -> SourceWatch:
+        return SourceWatch(settings, writer.log, writer.sign_checkpoint, writer.name, alerts)
+
+    async def days() -> list[list[tuple[str, str]]]:
+        found = []
+        for hours in (25.5, 25.6, 31):
+            report = await watch().once(START + timedelta(hours=hours))
+            found.append([(f.code, name(f.object)) for f in report.findings] if report else [])
+        return found
+
+    # The middle one has nothing to do: an hour has not passed.
+    expected = [[("SOURCE_FILE_MISSING", name(gone[0]))], [], [("SOURCE_FILE_MISSING", name(gone[1]))]]
+    assert asyncio.run(days()) == expected
+    told = [(alert.kind, alert.level, alert.severity) for alert in heard.alerts]
+    assert told == [("verdict", "cloudtrail", "error")] * 2
+    first, second = attestations.read(writer.log)
+    assert first["until"] == second["since"]
+    assert strongroom("verify", *made.places).returncode == 0
+    (tmp_path / "copies").rename(tmp_path / "away")
+    watching = watch()
+    assert asyncio.run(watching.once(START + timedelta(hours=40))) is None
+    assert (watching.failures, heard.alerts[-1].kind) == (1, "failed")
 
 
 @pytest.mark.parametrize("arguments", [["--since", "2024-05-07"], ["--until", "soon"], ["--keys", "/no/such/file"]])
