@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from strongroom.ingest.decode import Decoded, Decoder
-from strongroom.ingest.errors import BodyTooLarge, DeliveryRefused, IngestError, IntakeBusy
+from strongroom.ingest.errors import BodyTooLarge, DeliveryRefused, ExpandsTooFar, IngestError, IntakeBusy
 
 _DECODE_STEP = 1 << 18
 _INLINE_BYTES = 1 << 18
@@ -51,13 +51,21 @@ class Upload:
     """Receives one body. `close` gives its memory back."""
 
     def __init__(
-        self, coding: str, *, memory: Memory, max_body: int, max_expanded: int, keep_undecodable: bool
+        self,
+        coding: str,
+        *,
+        memory: Memory,
+        max_body: int,
+        max_expanded: int,
+        keep_undecodable: bool,
+        refuse_expanding: bool = False,
     ) -> None:
         self._coding = coding
         self._memory = memory
         self._max_body = max_body
         self._max_expanded = max_expanded
         self._keep_undecodable = keep_undecodable
+        self._refuse_expanding = refuse_expanding
         self._chunks: list[bytes] = []
         self._bytes = 0
         self._fed = 0
@@ -122,7 +130,7 @@ class Upload:
                 return _step(self._decoder, data, end)
             return await asyncio.to_thread(_step, self._decoder, data, end)
         except DeliveryRefused as error:
-            if not self._keep_undecodable:
+            if not self._keep_undecodable or (self._refuse_expanding and isinstance(error, ExpandsTooFar)):
                 raise
             self._refusal = error
             return None

@@ -94,6 +94,7 @@ class Reception:
             origin=Origin(self._principal.name, self._protocol, address_of(self._request), name),
             idempotency_key=key,
             quarantine_undecodable=quarantine,
+            refuse_expanding=True,
         )
         if not accepted.duplicate:
             self._admission.spooled(accepted.sequence, size)
