@@ -221,8 +221,11 @@ class Intake:
         origin: Origin,
         idempotency_key: str | None = None,
         quarantine_undecodable: bool = False,
+        refuse_expanding: bool = False,
     ) -> Accepted:
         """Accept one body. `source`: a source's name or "auto"; `coding`: a Content-Encoding value or "auto".
+
+        `quarantine_undecodable`: keep what can't be decoded, but, with `refuse_expanding`, no bombs.
 
         Raises DeliveryRefused and IntakeUnavailable (their subclasses say why), both after draining the body.
         """
@@ -232,6 +235,7 @@ class Intake:
             max_body=self._limits.max_body_bytes,
             max_expanded=self._limits.max_expanded_bytes,
             keep_undecodable=quarantine_undecodable,
+            refuse_expanding=refuse_expanding,
         )
         try:
             body = await upload.receive(chunks)
