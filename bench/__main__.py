@@ -15,12 +15,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import acknowledge, ask, generate, pipeline, prove, report, seal, service, stages
+from bench import acknowledge, ask, encrypt, generate, pipeline, prove, report, seal, service, stages
 from bench.generate import DataSet
 from bench.report import Section
 
 EVENTS, FLOWS, SEED = 100_000, 500_000, 7
-PARTS = ("acknowledge", "seal", "stages", "pipeline", "prove", "ask", "small")
+PARTS = ("acknowledge", "seal", "stages", "pipeline", "prove", "encrypt", "ask", "small")
 _HERE = Path(__file__).parent
 _WIDTH = 130
 
@@ -63,6 +63,8 @@ def _sections(
             yield stages.measure(name, files, kind.records, scratch / f"stages-{name}", progress)
     if "pipeline" in only:
         yield pipeline.measure(kinds, scratch / "pipeline", rounds, progress)
+    if "encrypt" in only:
+        yield encrypt.measure(scratch / "encrypt", rounds, progress)
     if {"prove", "ask", "small"} & set(only):
         progress("building the archive to ask")
         archive = scratch / "ask"

@@ -18,7 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from strongroom.archive import durable, policy
-from strongroom.archive.errors import KeyUnusable, StrongroomError
+from strongroom.archive.encryption_policy import Declared
+from strongroom.archive.errors import FormatError, KeyUnavailable, KeyUnusable, StrongroomError
 from strongroom.archive.keyring import Change, Keyring, in_order
 from strongroom.archive.keys import HeldSigner, LocalSigner
 from strongroom.archive.log import Log
@@ -64,6 +65,26 @@ def list_keys(
     for item in known:
         sizes = f"{item['from']}–{item['to'] or ''}" if item["from"] else "–"
         table.add_row(item["key_id"], item["algorithm"], sizes, item["state"], item["held"] or "not here")
+    screen.print(table)
+
+
+@app.command("encryption")
+def encryption(
+    config: ConfigOption = None, archive: ArchiveOption = None, state: StateOption = None, as_json: JsonOption = False
+) -> None:
+    """Show the wrapping keys the log has taken into use, and whether each unwraps here and now."""
+    place = _open(config, archive, state)
+    with _act(place, "keys.encryption"):
+        known = [_standing(place.log, declared) for declared in place.log.wrapping_keys]
+    if as_json:
+        print(json.dumps(known))
+        return
+    if not known:
+        print("the archive is not encrypted")
+        return
+    table = Table("wrapping key", "from entry", "here and now")
+    for item in known:
+        table.add_row(item["key"], str(item["from"]), item["standing"])
     screen.print(table)
 
 
@@ -255,6 +276,16 @@ def _describe(place: _Place) -> Iterator[dict[str, Any]]:
             "held": _where(held.get(key) or coming.get(key)),
             "vkey": key.vkey(),
         }
+
+
+def _standing(log: Log, declared: Declared) -> dict[str, Any]:
+    contents = log.contents.encryption
+    try:
+        contents.unwrap_canary(declared.key, declared.canary)
+        standing = f"unwraps; {contents.keys.named(declared.key).standing()}"
+    except (KeyUnavailable, FormatError) as error:
+        standing = str(error)
+    return {"key": declared.key, "from": declared.index, "standing": standing}
 
 
 def _at_hand(read: Callable[[], Sequence[HeldSigner] | None]) -> Sequence[HeldSigner]:
