@@ -1,7 +1,7 @@
 """`strongroom pull` and `strongroom backfill`: fetching without the service, through a writer of their own.
 
-A running service is no obstacle: this is one more writer of the same log. What the service has spooled and not sealed
-yet it can't know, so a backfill beside a running pull leaves the newest day to the pull (docs/forwarders/s3.md).
+A running service is no obstacle: this is one more writer of the same log. An object that both fetch in the same moment
+is one batch under one id, which is sealed once (ingest/commit.py).
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from strongroom.service import attestations
 from strongroom.service.errors import SettingsInvalid
 from strongroom.service.settings import Settings
 from strongroom.service.state import StateFolder
-from strongroom.service.storage import open_archive
+from strongroom.service.storage import open_log
 
 _DAY = timedelta(days=1)
 
@@ -109,7 +109,7 @@ def verify(settings: Settings, asked: Asked, tell: Tell) -> SourceReport:
     if not asked.digests and asked.files == "place":
         raise SettingsInvalid("--files place needs --digests, the place", hint="a folder, or s3://bucket/prefix")
     reach = Access(settings.pull_region, settings.pull_endpoint_url, connections=asked.workers + 4)
-    log = None if asked.files == "place" else Log.open(open_archive(settings))
+    log = None if asked.files == "place" else open_log(settings)
     place, prefix = _place(settings, asked, reach)
     state = StateFolder(settings.state.absolute())
     cache = state.policy.with_name("cloudtrail-keys.json")
