@@ -81,7 +81,7 @@ class Worker:
         try:
             self.process.stdin.write(frames.encode(message))
             await self.process.stdin.drain()
-        except (ConnectionError, BrokenPipeError):
+        except (ConnectionError, RuntimeError):  # RuntimeError: uvloop's word for a pipe it has closed
             raise QueryFailed("the query's process ended unexpectedly", hint="try again") from None
 
     async def receive(self) -> frames.Reply:
@@ -169,13 +169,22 @@ class WorkerPool:
 
         The one that has rested longest: it has had time to open its next database.
         """
-        worker = self._spares.pop(0) if self._spares else await self._started()
+        worker = self._spare() or await self._started()
         self._refill()
         worker.served += 1
         self.renew(worker)
         self._watched.add(worker)
         self._wake.set()
         return worker
+
+    def _spare(self) -> Worker | None:
+        """A worker that stands ready; those that somebody ended while they rested are passed over."""
+        while self._spares:
+            worker = self._spares.pop(0)
+            if worker.process.returncode is None:
+                return worker
+            self._spawn(worker.ended())
+        return None
 
     def renew(self, worker: Worker) -> None:
         """What an acquired worker is asked next has the limits of a query of its own."""
