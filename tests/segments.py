@@ -17,4 +17,6 @@ def write_segment(
 ) -> SegmentFacts:
     """`segment.write` of a table with all its columns, `raw` among them."""
     records = table.column("raw").to_pylist()
-    return segment.write(path, records, table.drop_columns("raw"), secret=secret, metadata=metadata, forms=forms)
+    typed = pa.schema(list(table.schema)[len(segment.UNIVERSAL) :])
+    columns = table.drop_columns("raw")
+    return segment.write(path, records, columns, typed=typed, secret=secret, metadata=metadata, forms=forms)

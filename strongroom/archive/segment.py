@@ -70,21 +70,23 @@ def write(
     records: Sequence[bytes],
     columns: pa.Table,
     *,
+    typed: pa.Schema,
     secret: bytes,
     metadata: Mapping[str, str],
     forms: Sequence[Form] = (),
 ) -> SegmentFacts:
     """Write a segment file at `path`: `records` in row order with their other `columns`, and read it back.
 
-    `columns` are the UNIVERSAL ones but `raw`, then the source's. What is returned is computed from the file, not from
-    what was given, and the file must hold what was given: a bit flipped in memory or by the encoder would otherwise be
-    sealed for ever. `metadata` (source, date, writer, …) goes into the footer beside the format and the secret. Records
-    that one of `forms` rebuilds are left out of `raw`. One row group at a time is in memory beside the arguments.
-    Raises FormatError when they break the rules above, or the file does not hold them.
+    `typed` are the source's columns, which follow the UNIVERSAL ones. `columns` holds them all but `raw`, in any order;
+    it may lack those that no row fills, and hold others as dictionaries. `metadata` (source, date, writer, …) goes into
+    the footer beside the format and the secret. Records that one of `forms` rebuilds are left out of `raw`.
+
+    What is returned is computed from the file, not from what was given, and the file must hold what was given: a bit
+    flipped in memory or by the encoder would otherwise be sealed for ever. One row group at a time is in memory beside
+    the arguments. Raises FormatError when they break the rules above, or the file does not hold them.
     """
-    before = [name for name in UNIVERSAL.names if name != "raw"]
-    if columns.schema.names[: len(before)] != before or columns.num_rows != len(records) or not records:
-        raise FormatError("segment: needs the universal columns first, and as many rows as records, at least one")
+    if columns.num_rows != len(records) or not records:
+        raise FormatError("segment: needs as many rows as records, and at least one")
     if None in records:
         raise FormatError("segment: a row without a record")
     if len(secret) != SECRET_BYTES:
@@ -96,11 +98,12 @@ def write(
     }
     if forms:
         footer[_LINES_KEY] = rebuilding.encode(forms)
-    schema = columns.schema.insert(len(before), pa.field("raw", pa.binary(), nullable=bool(forms)))
+    raw = pa.field("raw", pa.binary(), nullable=bool(forms))
+    schema = pa.schema([*(raw if field.name == "raw" else field for field in UNIVERSAL), *typed], footer)
     encodings = {field.name: encoding for field in schema if (encoding := _encoding(field))}
     with pq.ParquetWriter(
         path,
-        schema.with_metadata(footer),
+        schema,
         compression="zstd",
         compression_level=3,
         use_dictionary=[name for name in schema.names if name not in _NO_DICTIONARY | encodings.keys()],
@@ -109,10 +112,11 @@ def write(
     ) as writer:
         left = []
         for start in range(0, len(records), ROW_GROUP):
-            stored = _stored(records, columns, start, forms)
+            stored = _group(schema, records, columns, start)
+            stored = rebuilding.omit(stored, forms) if forms else stored
             writer.write_table(stored, row_group_size=ROW_GROUP)
             left += [stored.column("raw")] if forms else []
-    return _compared(path, records, columns, forms, left)
+    return _compared(path, schema, records, columns, forms, left)
 
 
 def read_back(path: Path) -> SegmentFacts:
@@ -206,15 +210,27 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _stored(records: Sequence[bytes], columns: pa.Table, start: int, forms: Sequence[Form]) -> pa.Table:
-    """The row group that begins with row `start`, as it is stored."""
-    raw = pa.array(records[start : start + ROW_GROUP], pa.binary())
-    rows = columns.slice(start, ROW_GROUP).add_column(len(UNIVERSAL) - 1, UNIVERSAL.field("raw"), raw)
-    return rebuilding.omit(rows, forms) if forms else rows
+def _group(schema: pa.Schema, records: Sequence[bytes], columns: pa.Table, start: int) -> pa.Table:
+    """The row group that begins with row `start`, with all columns of `schema`."""
+    raws = records[start : start + ROW_GROUP]
+    whole = []
+    for field in schema:
+        if field.name == "raw":
+            whole.append(pa.chunked_array([pa.array(raws, pa.binary())]))
+        elif field.name in columns.schema.names:
+            whole.append(columns.column(field.name).slice(start, ROW_GROUP).cast(field.type))
+        else:
+            whole.append(pa.chunked_array([pa.nulls(len(raws), field.type)]))
+    return pa.table(whole, schema=schema)
 
 
 def _compared(
-    path: Path, records: Sequence[bytes], columns: pa.Table, forms: Sequence[Form], left: Sequence[pa.Array]
+    path: Path,
+    schema: pa.Schema,
+    records: Sequence[bytes],
+    columns: pa.Table,
+    forms: Sequence[Form],
+    left: Sequence[pa.Array],
 ) -> SegmentFacts:
     """What an entry says about the file at `path`, which must hold the records and all that belongs to them.
 
@@ -226,16 +242,14 @@ def _compared(
         if forms_of(file) != tuple(forms):
             raise FormatError("segment: the footer does not read back as it was written")
         names = list(dict.fromkeys([*UNIVERSAL.names, *rebuilding.columns_needed(forms)]))
+        others = pa.schema([schema.field(name) for name in names if name != "raw"])
         for group in range(file.metadata.num_row_groups):
             start = group * ROW_GROUP
-            found, raws = file.read_row_group(group, columns=names), records[start : start + ROW_GROUP]
+            raws = records[start : start + ROW_GROUP]
+            found, given = file.read_row_group(group, columns=names), _group(others, records, columns, start)
             raw = found.column("raw")
             same = raw.equals(left[group]) if left else raw.to_pylist() == raws
-            if not same or any(
-                not found.column(name).equals(columns.column(name).slice(start, ROW_GROUP))
-                for name in names
-                if name != "raw"
-            ):
+            if not same or any(not found.column(name).equals(given.column(name)) for name in others.names):
                 raise FormatError(f"segment: row group {group} does not read back as it was written")
             roots.append(root_of(leaf_hashes(raws, secret, group)))
         return _facts(path, file.metadata.num_rows, roots)

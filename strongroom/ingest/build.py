@@ -13,7 +13,7 @@ it, or if it is known to kill workers (`Cut.whole`).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from hashlib import sha256
@@ -37,7 +37,7 @@ from strongroom.ingest.decode import decode_whole
 from strongroom.ingest.errors import CutTooLarge, SealFailed, SpoolDamaged
 from strongroom.ingest.frames import EPOCH, BatchHeader
 from strongroom.ingest.sources import BUILT_IN, SOURCES, Registry, attachment, quarantine
-from strongroom.ingest.sources.source import LineSource, Source, Split
+from strongroom.ingest.sources.source import TEXT, LineSource, Source, Split
 from strongroom.ingest.spool import FrameAt
 from strongroom.ingest.writer import Writer
 
@@ -86,7 +86,7 @@ class Built:
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Records of one source with the columns that belong to them: all but `raw`."""
+    """Records of one source with the columns that belong to them: all but `raw` and those that no row fills."""
 
     records: list[bytes]
     columns: pa.Table
@@ -136,9 +136,7 @@ def _sort_out(header: BatchHeader, body: bytes, sequence: int, job: Job) -> tupl
         return _whole(header, body, sequence, "no such source is declared any more", "source-unknown")
     try:
         split = source.split(content)
-        derived = source.derive(split.raw, split.context) if split.raw else None
-        if derived is not None and derived.num_rows != len(split.raw):
-            raise ValueError("derived rows")
+        derived = _derived(source, split) if split.raw else None
     except MemoryError:
         raise
     except Exception as error:  # a source promises not to raise; if it does, no bytes may be lost for it
@@ -158,6 +156,30 @@ def _sort_out(header: BatchHeader, body: bytes, sequence: int, job: Job) -> tupl
     if split.attached:
         rows["attachment"].append(_attached(header, sequence, split))
     return rows, _facts(header, sequence, len(split.raw) + len(split.attached), len(split.broken))
+
+
+def _derived(source: Source, split: Split) -> pa.Table:
+    """Columns of a batch's records. They do not depend on their neighbours; so never of too many at once."""
+    parts = []
+    for start in range(0, len(split.raw), segment.ROW_GROUP):
+        stop = start + segment.ROW_GROUP
+        part = source.derive(split.raw[start:stop], split.context and split.context[start:stop])
+        parts.append(_lean(source, part))
+    derived = pa.concat_tables(parts, promote_options="default")
+    if derived.num_rows != len(split.raw):
+        raise ValueError("derived rows")
+    return derived
+
+
+def _lean(source: Source, columns: pa.Table) -> pa.Table:
+    """The columns that some row fills. Lines are short and many: their text would weigh more than they do."""
+    lean = {"event_time": columns.column("event_time")}
+    for field in source.schema:
+        column = columns.column(field.name)
+        if column.null_count < len(column):
+            encoded = isinstance(source, LineSource) and field.type == TEXT
+            lean[field.name] = column.dictionary_encode() if encoded else column
+    return pa.table(lean)
 
 
 def _attached(header: BatchHeader, sequence: int, split: Split) -> _Rows:
@@ -193,11 +215,16 @@ def _rows(source: Source, header: BatchHeader, sequence: int, split: Split, deri
         "received_at": pa.repeat(pa.scalar(header.received_at, pa.int64()), count).cast(pa.timestamp("us", tz="UTC")),
         "sequence": pa.repeat(pa.scalar(sequence, pa.int64()), count),
         "position": pa.array(split.positions or range(count), pa.int64()),
-        "context": pa.nulls(count, pa.binary()) if split.context is None else pa.array(split.context, pa.binary()),
+        "context": _contexts(split.context or [None] * count),
     }
-    schema = pa.schema([*(segment.UNIVERSAL.field(name) for name in universal), *source.schema])
-    columns = [universal[name] if name in universal else derived.column(name) for name in schema.names]
-    return _Rows(split.raw, pa.table(columns, schema=schema))
+    return _Rows(split.raw, pa.table(universal | {name: derived.column(name) for name in derived.schema.names}))
+
+
+def _contexts(contexts: Sequence[bytes | None]) -> pa.DictionaryArray:
+    """Contexts are few and may be longer than their records: each is held once."""
+    numbers: dict[bytes | None, int] = {context: number for number, context in enumerate(dict.fromkeys(contexts))}
+    places = [None if context is None else numbers[context] for context in contexts]
+    return pa.DictionaryArray.from_arrays(pa.array(places, pa.int32()), pa.array(numbers, pa.binary()))
 
 
 def _facts(header: BatchHeader, sequence: int, accepted: int, quarantined: int, *flags: str) -> BatchFacts:
@@ -222,14 +249,18 @@ def _facts(header: BatchHeader, sequence: int, accepted: int, quarantined: int, 
 
 def _segments(job: Job, source: Source, batches: list[_Rows]) -> Iterator[BuiltSegment]:
     """One source's rows as segment files, one a date, in order of the dates."""
-    columns = pa.concat_tables([rows.columns for rows in batches])
+    columns = pa.concat_tables([rows.columns for rows in batches], promote_options="default").unify_dictionaries()
     records = list(chain.from_iterable(rows.records for rows in batches))
-    batches.clear()
+    batches.clear()  # the only other holder of the columns
     dates = _dates(columns)
-    keys = [*source.sort, "sequence", "position"]
-    by = columns.select(list(dict.fromkeys(keys))).append_column(_DATE, dates)
-    order = pc.sort_indices(by, sort_keys=[(key, "ascending") for key in (_DATE, *keys)])
-    columns, places = _taken(columns, order), order.to_pylist()
+    keys = [key for key in (*source.sort, "sequence", "position") if key in columns.schema.names]
+    by = pa.table({_DATE: dates} | {key: _plain(columns.column(key)) for key in keys})
+    order = pc.sort_indices(by, sort_keys=[(key, "ascending") for key in by.schema.names])
+    # Column by column, so that never all are there twice.
+    loose = {name: columns.column(name) for name in columns.schema.names}
+    del columns, by
+    columns = pa.table({name: loose.pop(name).combine_chunks().take(order) for name in list(loose)})
+    places = order.to_pylist()
     start = 0
     for day, count in sorted((run["values"], run["counts"]) for run in pc.value_counts(dates).to_pylist()):
         rows = _Rows([records[place] for place in places[start : start + count]], columns.slice(start, count))
@@ -237,14 +268,8 @@ def _segments(job: Job, source: Source, batches: list[_Rows]) -> Iterator[BuiltS
         yield _segment(job, source, EPOCH.date() + timedelta(days=day), rows)
 
 
-def _taken(table: pa.Table, order: pa.Array) -> pa.Table:
-    """The rows in another order. Most sources have many columns that no row of a cut fills: those cost nothing."""
-    count = table.num_rows
-    columns = [
-        pa.nulls(count, column.type) if column.null_count == count else column.combine_chunks().take(order)
-        for column in table.columns
-    ]
-    return pa.table(columns, schema=table.schema)
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 
 def _segment(job: Job, source: Source, day: date, rows: _Rows) -> BuiltSegment:
@@ -265,7 +290,15 @@ def _segment(job: Job, source: Source, day: date, rows: _Rows) -> BuiltSegment:
         metadata["declaration"] = fingerprint
     try:
         forms = _forms(source, rows.columns)
-        facts = segment.write(path, rows.records, rows.columns, secret=cut.secret(key), metadata=metadata, forms=forms)
+        facts = segment.write(
+            path,
+            rows.records,
+            rows.columns,
+            typed=source.schema,
+            secret=cut.secret(key),
+            metadata=metadata,
+            forms=forms,
+        )
     except FormatError as error:
         # Memory, disk or encoder lied. Committing would seal the error for ever; building again may not repeat it.
         raise SealFailed(f"{path}: {error.message}", hint="check this machine's memory and disk") from None
@@ -276,7 +309,7 @@ def _forms(source: Source, rows: pa.Table) -> list[Form]:
     """How the rows' records are made of their columns, for the contexts that a source of lines knows."""
     if not isinstance(source, LineSource):
         return []
-    contexts = sorted(rows.column("context").unique().to_pylist(), key=lambda context: context or b"")
+    contexts = sorted(set(rows.column("context").unique().to_pylist()), key=lambda context: context or b"")
     return [form for context in contexts[:MAX_FORMS] if (form := source.form(context)) is not None]
 
 
@@ -284,7 +317,9 @@ def _summary(key: str, source: Source, day: date, rows: pa.Table) -> SegmentSumm
     records, earliest, latest, hours = summarise_times(rows.column("event_time"))
     columns: dict[str, tuple[str, str]] = {}
     for name in source.summary_columns:
-        low, high = pc.min_max(rows.column(name)).as_py().values()
+        if name not in rows.schema.names:
+            continue
+        low, high = pc.min_max(_plain(rows.column(name))).as_py().values()
         if low is not None and max(len(low), len(high)) <= _MAX_SUMMARY_TEXT:
             columns[name] = (low, high)
     return SegmentSummary(
