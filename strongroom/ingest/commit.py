@@ -117,16 +117,25 @@ class Committer:
         for key in self._objects_of(cut):
             self._report_orphan(key)
 
-    def disown_beyond(self, standing: Standing) -> None:
-        """Declare what this epoch put beyond its last commit orphaned: it is over, others seal its batches."""
-        named = {reference.key for entry in standing.parts for reference in entry.objects}
+    def disown_beyond(self) -> None:
+        """Declare what this epoch put beyond its last commit orphaned: it is over, others seal its batches.
+
+        Before the next epoch is claimed: from then on an object nobody explains is a finding.
+        """
+        standing = self._log.standing(self._writer.id, self._writer.epoch)
+        explained = {reference.key for entry in standing.parts for reference in entry.objects}
+        explained |= {
+            str(entry.data.get("key"))
+            for entry in self._log.entries(max(standing.index, 0))
+            if entry.kind == "incident"
+        }
         segments = (info.key for info in self._store.list(layout.SEGMENTS))
         details = (info.key for info in self._store.list(f"{layout.DETAILS}{self._writer.id}/{self._writer.epoch}/"))
         for key in (*segments, *details):
             place = layout.place_of(key)
             if place is None or (place.writer, place.epoch) != (self._writer.id, self._writer.epoch):
                 continue
-            if place.first > standing.sealed and key not in named:
+            if place.first > standing.sealed and key not in explained:
                 self._report_orphan(key)
 
     def _disown_rest(self, cut: Cut, built: Built, named: Sequence[SegmentRef]) -> None:

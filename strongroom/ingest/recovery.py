@@ -39,7 +39,7 @@ from strongroom.ingest.diskless import USUAL, Bucket, BucketRules
 from strongroom.ingest.errors import SealedElsewhere, UnknownBatch
 from strongroom.ingest.sources import BUILT_IN, Registry
 from strongroom.ingest.spool import DISK, Spool
-from strongroom.ingest.takeover import Takeover
+from strongroom.ingest.takeover import Takeover, disown
 from strongroom.ingest.writer import DirectoryLock, Writer
 
 _CUTS = "cuts.json"
@@ -134,9 +134,10 @@ def _writer(opening: Opening) -> Writer:
     writer = writers.recall(directory, writer_id)
     known = log.next_of(writer_id)
     goes_on = writer is not None and (known is None or known[0] <= writer.epoch)
-    if opening.diskless or not goes_on or writer is None:
-        return writers.claim(directory, writer_id, log, opening.clock())
-    if diskless.unsealed(log, writer.id, writer.epoch):  # it was spooled in the bucket until now
+    left = known is not None and bool(diskless.unsealed(log, writer_id, known[0]))
+    if known is not None and left:
+        disown(log, Writer(writer_id, known[0]), opening.clock)
+    if opening.diskless or not goes_on or writer is None or left:
         return writers.claim(directory, writer_id, log, opening.clock())
     return writer
 

@@ -62,6 +62,7 @@ class Takeover:
                 continue
             if not any(self._worth(epochs, epoch) and self._new(writer, epoch) for epoch in epochs):
                 continue
+            self._disown(writer, newest)
             fence = WriterRange(writer, newest + 1, 0, -1)
             claim = Draft("heartbeat", self._clock(), fence, data={"claims": "epoch", "for": self._writer.id})
             self._log.append(claim)
@@ -91,11 +92,14 @@ class Takeover:
                 size = 0
         _wait(waiting)
         self._seen.update(name.key for name in names)
-        if names and (writer, epoch) not in self._disowned:
-            sealed = self._log.standing(writer, epoch)
-            Committer(self._log.store, self._log, Writer(writer, epoch), self._clock).disown_beyond(sealed)
-            self._disowned.add((writer, epoch))
+        if names:
+            self._disown(writer, epoch)
         return taken
+
+    def _disown(self, writer: str, epoch: int) -> None:
+        if (writer, epoch) not in self._disowned:
+            disown(self._log, Writer(writer, epoch), self._clock)
+            self._disowned.add((writer, epoch))
 
     def _new(self, writer: str, epoch: int) -> list[layout.SpoolName]:
         names = diskless.unsealed(self._log, writer, epoch)
@@ -125,6 +129,11 @@ class Takeover:
     def _unreadable(self, key: str) -> None:
         data = {"what": "unreadable", "key": key, "writer": self._writer.id}
         self._log.append(Draft("incident", self._clock(), data=data))
+
+
+def disown(log: Log, writer: Writer, clock: Callable[[], datetime]) -> None:
+    """Explain in the log what an epoch that is over put for batches it did not seal. Raises StoreUnavailable."""
+    Committer(log.store, log, writer, clock).disown_beyond()
 
 
 def _wait(futures: list[Future[int]]) -> None:

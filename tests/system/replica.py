@@ -139,7 +139,7 @@ def look(setup: Setup) -> None:
         if report.sound and report.checkpoint is not None:
             remember(memory, report.checkpoint)
         found = ",".join(f"{finding.code}:{finding.object}" for finding in report.findings)
-        print(f"{'sound' if report.sound else 'unsound'} {report.size} {found or '-'}", flush=True)
+        print(f"{report.verdict.replace(' ', '-')} {report.size} {found or '-'}", flush=True)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import random
+import shutil
 import socket
 import sys
 import threading
@@ -148,6 +149,36 @@ def test_killed_at_random(service: Service) -> None:
         counters["sealed_records"] + counters["quarantined_records"] + counters["duplicate_records"]
     )
     service.stop()
+    must_hold_exactly(service, acknowledged)
+
+
+def test_killed_with_its_disk_lost(new_service: NewService) -> None:
+    """Spooled in the bucket, a machine may go with its disk: keys and tokens are all that the next one is given."""
+    service = new_service(
+        spool="bucket", seal_age_seconds=0.3, seal_bytes=20_000, heartbeat_seconds=1, abandoned_seconds=0, writer="n1"
+    )
+    service.start()
+    token = service.token("forwarder", "--source", "*")
+    forwarders = [Forwarder(service, token, range(start, start + 1000)) for start in (0, 1000)]
+    for forwarder in forwarders:
+        forwarder.start()
+    for kill in range(2):
+        deadline = time.monotonic() + 60
+        while any(len(forwarder.acknowledged) <= 3 * kill for forwarder in forwarders):
+            assert time.monotonic() < deadline, service.log
+            time.sleep(0.05)
+        service.kill()
+        for folder in ("writers", "signer", "query", "acts"):
+            shutil.rmtree(service.state / folder, ignore_errors=True)
+        (service.state / "node.json").unlink()
+        service.start()
+        assert service.url, service.log
+    for forwarder in forwarders:
+        forwarder.halt.set()
+    for forwarder in forwarders:
+        forwarder.join(30)
+    service.stop()
+    acknowledged = set[int]().union(*(forwarder.acknowledged for forwarder in forwarders))
     must_hold_exactly(service, acknowledged)
 
 

@@ -42,6 +42,8 @@ pytestmark = [pytest.mark.system, pytest.mark.adversarial, pytest.mark.timeout(9
 CHAOS_SECONDS = float(os.environ.get("STRONGROOM_TEST_CHAOS_SECONDS", "8"))
 ROOT = Path(__file__).parents[2]
 WRITERS, VERIFIERS, FORWARDERS = 4, 2, 4
+FINE = {"sound", "sound-so-far,-unsigned-tail", "incomplete-check", "unable"}
+"""Verdicts on an archive that is written to meanwhile, through a network that may not answer."""
 BAD_DAY = Odds(
     slow_down=0.02,
     error=0.02,
@@ -199,7 +201,7 @@ def test_one_log_whatever_happens(s3: buckets.S3, tmp_path: Path) -> None:
     report = verify(store, Trust(Policy(tuple(one.key for one in signers))), "deep")
     assert report.sound, report.findings
     assert any(words[0] == "sound" for words in verdicts)
-    assert [words for words in verdicts if words[0] == "unsound"] == []
+    assert [words for words in verdicts if words[0] not in FINE] == [], "a verification was alarmed"
 
 
 def torment(writers: list[Process], forwarders: list[Forwarder], chance: random.Random) -> int:
