@@ -26,7 +26,7 @@ from typing import TypeVar, TypeVarTuple
 import pyarrow as pa
 
 WORKER_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * 8 // 10
-"""Most memory a worker may use. A job takes up to 4 times its content for CloudTrail, 13 times for flow logs."""
+"""Most memory a worker may use. A job takes up to 6 times its content, flow logs the most."""
 DEADLINE_SECONDS = 900
 _WATCH_SECONDS = 0.5
 

@@ -55,7 +55,7 @@ class IntakeLimits:
     """
 
     max_body_bytes: int = 64 << 20
-    max_expanded_bytes: int = 256 << 20
+    max_expanded_bytes: int = 160 << 20
     max_inflight_bytes: int = 256 << 20
     spool_bytes: int = 4 << 30
     seal_bytes: int = 64 << 20

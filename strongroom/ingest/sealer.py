@@ -44,7 +44,7 @@ from strongroom.ingest.spool import Spool
 from strongroom.ingest.writer import Writer
 
 CUT_BATCHES = 10_000
-CONTENT_FACTOR = 4
+CONTENT_FACTOR = 2
 """A cut ends at seal_bytes as stored or at this many times as much content, whichever comes first: it bounds the memory
 a worker needs."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 30.0

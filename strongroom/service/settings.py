@@ -160,7 +160,7 @@ class Settings(BaseSettings):
     )
 
     max_body_bytes: Bytes = Field(64 * MIB, description="Largest request body taken, as sent.")
-    max_expanded_bytes: Bytes = Field(256 * MIB, description="Largest content a compressed body may expand to.")
+    max_expanded_bytes: Bytes = Field(160 * MIB, description="Largest content a compressed body may expand to.")
     max_inflight_bytes: Bytes = Field(256 * MIB, description="Bodies held at once by all requests; beyond it, 503.")
     spool_bytes: Bytes = Field(4 * GIB, description="Most the spool may hold unsealed; beyond it, 503.")
     spool: Literal["disk", "bucket"] = Field(
