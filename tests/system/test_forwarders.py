@@ -124,14 +124,14 @@ class House:
 
 
 @pytest.fixture
-def house(new_service: NewService, tmp_path: Path) -> Iterator[House]:
+def house(new_service: NewService, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[House]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     service = new_service(
         listen=f"127.0.0.1:{port}",
         seal_age_seconds=0.5,
         seal_bytes=1_000_000,
-        spool_bytes=max(400_000, RECORDS * 40),
+        spool_bytes=getattr(request, "param", max(400_000, RECORDS * 40)),
         verify_schedule="outside",
         query_per_user=4,
         token_share=1,
@@ -250,6 +250,7 @@ patient.force_flush()
     house.must_hold_all("OpenTelemetry Python (OTLP)", "otlp", "body", trouble, once=False)
 
 
+@pytest.mark.parametrize("house", [4_000_000 + RECORDS * 400], indirect=True)  # it sends all it has at once
 def test_splunk_handler(house: House, background: Background) -> None:
     pytest.importorskip("splunk_handler")
     text = house.configuration(
