@@ -280,6 +280,8 @@ def worker_environment() -> dict[str, str]:
         # Arrow's allocator would start a thread on import, before the sandbox binds the process.
         "ARROW_DEFAULT_MEMORY_POOL": "system",
         "JE_ARROW_MALLOC_CONF": "background_thread:false",
+        # So would the algebra library of numpy, which Arrow and DuckDB import where it is installed.
+        **dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
     }
 
 
