@@ -22,6 +22,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import file_digest
@@ -34,7 +35,7 @@ import pyarrow.parquet as pq
 from strongroom.archive import layout
 from strongroom.archive.contents import is_envelope
 from strongroom.archive.envelope import FileFacts
-from strongroom.archive.errors import FormatError, ObjectMissing
+from strongroom.archive.errors import FormatError, ObjectMissing, StoreUnavailable
 from strongroom.archive.readahead import in_order
 from strongroom.archive.rebuilding import Form
 from strongroom.archive.segment import forms_of
@@ -89,12 +90,16 @@ class SegmentCache:
         # One thread at a time for one segment: two queries that need it fetch it once.
         self._turns = tuple(threading.Lock() for _ in range(_TURNS))
         self._opened: Shelf | None = None
+        self._reader: ThreadPoolExecutor | None = ThreadPoolExecutor(1, "ahead")
         self._checked: dict[str, Stamp] = {}
         self._copied: dict[str, FileFacts] = {}  # what this process has fetched, as it must still be
         self._shapes: dict[str, Shape] = {}
 
     def close(self) -> None:
-        """Let other processes evict what this one held."""
+        """Stop reading ahead, and let other processes evict what this one held."""
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.shutdown(wait=True, cancel_futures=True)
         with self._lock:
             if self._opened is not None:
                 self._opened.close()
@@ -142,6 +147,21 @@ class SegmentCache:
         if copies:
             self._shelf.evict()
         return paths
+
+    def ahead(self, segments: Sequence[Segment]) -> None:
+        """Fetch these in the background, one at a time; what of it fails, fails again when it is needed.
+
+        No more than a quarter of the folder's bound at once: what queries use now must not go for it.
+        """
+        room = self._max_bytes // 4
+        for segment in segments:
+            if self._own(segment) is None and segment.bytes <= room and self._reader is not None:
+                room -= segment.bytes
+                self._reader.submit(self._fetch_ahead, segment)
+
+    def _fetch_ahead(self, segment: Segment) -> None:
+        with suppress(IntegrityFailure, StoreUnavailable, OSError), self.holding([segment]):
+            self.ensure([segment])
 
     def shape(self, segment: Segment) -> Shape:
         """The shape of a segment that `ensure` has let through."""

@@ -100,6 +100,8 @@ class QueryEngine:
         self._catalog = Catalog(store, log)
         self._catalog.recall(self._kept)
         self._kept_size = self._catalog.size
+        self._asked: set[str] = set()  # sources, by queries of this process
+        self._ahead_of = 0
         self._cache = SegmentCache(
             store,
             directory,
@@ -154,10 +156,19 @@ class QueryEngine:
         """Follow the log, entries of other writers included. Returns the tree size."""
         await asyncio.to_thread(self._log.refresh)
         size = await asyncio.to_thread(self._catalog.follow)
+        self._read_ahead()
         if size - self._kept_size >= 10 * KEEP_EVERY:
             with suppress(OSError):
                 await asyncio.to_thread(self._keep)
         return size
+
+    def _read_ahead(self) -> None:
+        """Fetch what was sealed since into the sources that somebody asks about: the next question is likely for it."""
+        table, start = self._catalog.table, self._ahead_of
+        self._ahead_of = len(table)
+        if self._asked:
+            fresh = (table[number] for number in range(start, len(table)))
+            self._cache.ahead([segment for segment in fresh if segment.source in self._asked])
 
     def _keep(self) -> None:
         self._kept_size = self._catalog.size
@@ -203,6 +214,7 @@ class QueryEngine:
             reading, chosen = await asyncio.to_thread(self._choose, named, snapshot, narrowing)
             self._within_budget(reading)
             segments = self._catalog.table.chosen(chosen)
+            self._asked.update(segment.source for segment in segments)
             stack.enter_context(self._cache.holding(segments))
             files = await asyncio.to_thread(self._cache.ensure, segments)
             self._indexer.fetched(chosen)

@@ -206,3 +206,17 @@ def test_an_encrypted_segment_is_fetched_anew_unless_stamps_are_trusted(
         assert some.ensure([sealed]) == [tmp_path / sealed.key]
         some.close()
     assert len(fetched) == 2
+
+
+def test_what_is_read_ahead_is_there_when_it_is_asked_for(
+    remote: RemoteStore, segments: list[Segment], tmp_path: Path
+) -> None:
+    some = cached(remote, tmp_path)
+    some.ahead([replace(segments[0], sha256="00" * 32), *segments[1:]])  # a damaged one is for its query to report
+    reader = some._reader
+    assert reader is not None
+    reader.submit(int).result(30)  # the last in the line
+    assert remote.fetched == len(segments)
+    some.ensure(segments[1:])
+    assert remote.fetched == len(segments)
+    some.close()
