@@ -15,12 +15,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import acknowledge, ask, encrypt, generate, pipeline, prove, report, seal, service, stages
+from bench import acknowledge, ask, encrypt, generate, pipeline, prove, push, report, seal, service, stages
 from bench.generate import DataSet
 from bench.report import Section
 
 EVENTS, FLOWS, SEED = 100_000, 500_000, 7
-PARTS = ("acknowledge", "seal", "stages", "pipeline", "prove", "encrypt", "ask", "small")
+PARTS = ("acknowledge", "push", "seal", "stages", "pipeline", "prove", "encrypt", "ask", "small")
 _HERE = Path(__file__).parent
 _WIDTH = 130
 
@@ -56,6 +56,8 @@ def _sections(
     )
     if "acknowledge" in only:
         yield acknowledge.measure(data.cloudtrail, data.truth.cloudtrail, scratch / "acknowledge", rounds, progress)
+    if "push" in only:
+        yield push.measure(scratch / "push", data.truth.cloudtrail.records / EVENTS, rounds, progress)
     for name, files, kind in kinds:
         if "seal" in only:
             yield seal.measure(name, files, kind, scratch / f"seal-{name}", rounds, progress)
