@@ -10,12 +10,14 @@ STAMP := $(VENV)/.installed
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check lint types imports bench clean
+.PHONY: help demo run test test-s3 test-ceph check lint types imports bench clean
 
 help:
-	@echo 'make demo    push real logs, query them, verify, tamper, verify again (10 s)'
+	@echo 'make demo    push real logs, query them, verify, tamper, verify again (10 s); ARCHIVE=s3: in a bucket'
 	@echo 'make run     serve on 127.0.0.1:8420 with the archive in var/'
 	@echo 'make test    run the tests'
+	@echo 'make test-s3    run the suites of store, ingest, query, verify with their archives in buckets (moto; long)'
+	@echo 'make test-ceph  run the store and its refusals against Ceph (installs it from Debian, as root)'
 	@echo 'make check   what CI runs: lint, types, import direction, tests'
 	@echo 'make bench   measure, and print one table'
 	@echo 'make clean   remove the virtual environment and caches (never var/)'
@@ -28,13 +30,23 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(STAMP)
-	@$(BIN)/python demo/demo.py
+	@$(BIN)/python demo/demo.py $(ARCHIVE)
 
 run: $(STAMP)
 	@$(BIN)/strongroom serve
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+# Tests that play with the archive's files skip themselves here.
+test-s3: $(STAMP)
+	STRONGROOM_TEST_STORE=s3 $(BIN)/python -m pytest -n auto tests/archive tests/ingest tests/query tests/service tests/s3
+
+CEPH := /tmp/strongroom-ceph
+test-ceph: $(STAMP)
+	tests/s3/ceph.sh start $(CEPH)
+	. $(CEPH)/environment && $(BIN)/python -m pytest tests/archive/test_stores.py tests/archive/test_s3.py tests/s3; \
+	    code=$$?; tests/s3/ceph.sh stop $(CEPH); exit $$code
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,7 +1,8 @@
 """Buckets on a real S3 API on loopback: moto's server in a process of its own, started once for all that asks.
 
-A test asks for `s3` (tests/conftest.py) and makes buckets with it. Another S3 can stand in: the address in
-`STRONGROOM_TEST_S3`, its credentials in the usual AWS variables.
+A test asks for `s3` (tests/conftest.py) and makes buckets with it. Another S3 can stand in: its address in
+`STRONGROOM_TEST_S3`, its credentials in the usual AWS variables, and what it can't do, for the tests that need it, in
+`STRONGROOM_TEST_S3_LACKS`: `conditions` (If-None-Match), `checksums` (SHA-256 kept and checked), `regions`, `kms`.
 
 With `STRONGROOM_TEST_STORE=s3` (`make test-s3`) the archives of all tests that ask for `store_at` or `location_of` lie
 in a bucket instead of a folder. Tests that reach for the folder's files then skip themselves: they play an insider who
@@ -37,6 +38,11 @@ class S3:
     """One S3 API. `environment` is what a process needs to reach it."""
 
     url: str
+
+    def needs(self, *abilities: str) -> None:
+        """Skip the test where the server lacks one."""
+        if lacking := set(abilities) & set(os.environ.get("STRONGROOM_TEST_S3_LACKS", "").split(",")):
+            pytest.skip(f"this S3 lacks {', '.join(sorted(lacking))}")
 
     @property
     def options(self) -> S3Options:

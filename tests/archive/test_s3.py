@@ -56,6 +56,7 @@ def versions_of(store: LockingStore, key: str) -> list[ObjectVersion]:
 
 
 def test_every_put_is_locked_and_has_its_checksum(store: S3Store, s3: S3) -> None:
+    s3.needs("checksums")
     assert isinstance(store, LockingStore)
     now = datetime.now(UTC)
     info = store.create("a/b", b"bytes")
@@ -85,6 +86,7 @@ def test_the_buckets_own_rule_is_never_undercut(s3: S3) -> None:
 
 
 def test_encrypted_with_the_key_that_is_set(s3: S3) -> None:
+    s3.needs("kms")
     key = "arn:aws-us-gov:kms:us-gov-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
     store = s3.new_store(kms_key=key)
     store.create("a", b"x")
@@ -104,7 +106,8 @@ def test_retention_grows_and_holds_come_and_go(store: S3Store) -> None:
     assert not store.protection("a", version).held
 
 
-def test_large_files_go_up_and_come_down_in_parts(store: S3Store, large: Path, tmp_path: Path) -> None:
+def test_large_files_go_up_and_come_down_in_parts(s3: S3, store: S3Store, large: Path, tmp_path: Path) -> None:
+    s3.needs("conditions")
     info = store.create("large", large)
     store.fetch("large", tmp_path / "copy", info.version)
     assert (tmp_path / "copy").read_bytes() == large.read_bytes() == store.get("large")
@@ -125,7 +128,8 @@ def test_a_failed_upload_leaves_nothing(faulty: S3Store, proxy: FaultProxy, larg
 
 
 @pytest.mark.parametrize("fault", ["lost-answer", "wrong-error", "half-answer", "late"])
-def test_a_lost_answer_is_no_other_writer(faulty: S3Store, proxy: FaultProxy, fault: str) -> None:
+def test_a_lost_answer_is_no_other_writer(s3: S3, faulty: S3Store, proxy: FaultProxy, fault: str) -> None:
+    s3.needs("conditions")
     proxy.next(fault, method="PUT")  # type: ignore[arg-type]
     info = faulty.create("a", b"ours")
     assert [item.version for item in versions_of(faulty, "a")] == [info.version]
@@ -133,7 +137,8 @@ def test_a_lost_answer_is_no_other_writer(faulty: S3Store, proxy: FaultProxy, fa
         faulty.create("a", b"ours")
 
 
-def test_a_lost_answer_to_the_last_part_of_an_upload(faulty: S3Store, proxy: FaultProxy, large: Path) -> None:
+def test_a_lost_answer_to_the_last_part_of_an_upload(s3: S3, faulty: S3Store, proxy: FaultProxy, large: Path) -> None:
+    s3.needs("conditions")
     proxy.next("lost-answer", method="POST", path="uploadId=")
     info = faulty.create("large", large)
     assert [item.version for item in versions_of(faulty, "large")] == [info.version]
@@ -174,6 +179,7 @@ def test_a_create_under_way_elsewhere_is_waited_for(store: S3Store) -> None:
 
 def test_what_does_not_match_its_checksum_is_not_given(store: S3Store, s3: S3, large: Path, tmp_path: Path) -> None:
     """moto keeps any checksum it is told, which S3 would refuse: a way to have damage on the store's side."""
+    s3.needs("checksums")
     wrong = base64.b64encode(hashlib.sha256(b"other").digest()).decode()
     for key, content in (("logs/small", b"content"), ("logs/large", large.read_bytes())):
         s3.client.put_object(
@@ -226,6 +232,7 @@ def test_many_names_are_listed_page_by_page(s3: S3, monkeypatch: pytest.MonkeyPa
 
 
 def test_refused_when_opened(s3: S3) -> None:
+    s3.needs("regions")
     bucket = s3.new_bucket()
     S3Store.open(bucket, options=replace(s3.options, allowed_regions=("us-gov-west-1", "eu-central-1")))
     for options in ({"allowed_regions": ("us-gov-west-1",)}, {"region": "us-west-2"}):
