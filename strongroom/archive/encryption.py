@@ -105,6 +105,11 @@ class Encryption:
         wrapper = self.keys.named(key_id)
         wrapper.unwrap(wrapped, self._context(_CANARY))
 
+    def standing(self, key_id: str, canary: bytes) -> str:
+        """In a few words how a wrapping key stands, once it has unwrapped its canary. Raises as that does."""
+        self.unwrap_canary(key_id, canary)
+        return f"unwraps; {self.keys.named(key_id).standing()}"
+
     def _header(self, name: str, file: BinaryIO) -> Header:
         try:
             header = envelope.read_header(file)

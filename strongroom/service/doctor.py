@@ -24,13 +24,13 @@ from typing import Any, Literal
 
 from strongroom.archive import keys
 from strongroom.archive.entry import parse_timestamp
-from strongroom.archive.errors import StrongroomError
+from strongroom.archive.errors import FormatError, KeyUnavailable, KeyUnusable, StrongroomError
 from strongroom.archive.log import Log, holds_archive
 from strongroom.archive.stores.store import ObjectStore
 from strongroom.archive.trust import recall
 from strongroom.service.settings import Settings, unknown_variables
 from strongroom.service.state import StateFolder
-from strongroom.service.storage import open_archive
+from strongroom.service.storage import open_archive, open_log
 from strongroom.service.tokens import TokenStore
 
 Verdict = Literal["ok", "warning", "failure"]
@@ -65,6 +65,7 @@ def examine(settings: Settings) -> list[Result]:
         _clock,
         _variables,
         lambda: _archive(settings),
+        lambda: _encryption(settings),
         lambda: _state(state),
         lambda: _keys(state),
         lambda: _signer(settings, state),
@@ -137,6 +138,28 @@ def _archive(settings: Settings) -> Iterator[Result]:
     newest = parse_timestamp(log.entry(log.size - 1).written_at)
     if newest > datetime.now(UTC) + timedelta(minutes=5):
         yield Result("failure", "clock", f"behind the newest entry ({newest.isoformat()})", "set the clock")
+
+
+def _encryption(settings: Settings) -> Iterator[Result]:
+    """Whether what the archive's log says is needed to read it is at hand."""
+    store = _store(settings)
+    if store is None:
+        return
+    log = open_log(settings, store)
+    if not log.wrapping_keys and not settings.encryption_key:
+        yield Result(
+            "ok", "encryption", "none by us", "docs/operators/encryption.md, if the store's provider must not read"
+        )
+    for declared in {one.key: one for one in log.wrapping_keys}.values():
+        try:
+            standing = log.contents.encryption.standing(declared.key, declared.canary)
+            yield Result("ok", "encryption", f"{declared.key}: {standing}")
+        except (KeyUnavailable, FormatError) as error:
+            yield Result("failure", "encryption", error.message, error.hint)
+    try:
+        log.must_encrypt_as_declared()
+    except KeyUnusable as error:
+        yield Result("failure", "encryption", error.message, error.hint)
 
 
 def _store(settings: Settings) -> ObjectStore | None:

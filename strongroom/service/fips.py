@@ -35,6 +35,7 @@ def examine(settings: Settings) -> list[Result]:
         *_system(),
         *_hashing(),
         *_signing(settings),
+        *_encrypting(settings),
         *_elsewhere(settings),
     ]
 
@@ -87,6 +88,20 @@ def _signing(settings: Settings) -> Iterator[Result]:
             yield Result("warning", name, f"{library}; not in every validated module", fix)
     for what in ("checking signatures, receipts, key files", "RFC 3161 timestamps"):
         yield Result("ok" if inside else "warning", what, library, "" if inside else rebuild)
+
+
+def _encrypting(settings: Settings) -> Iterator[Result]:
+    if not settings.encryption_key:
+        return
+    inside = cryptography_is_fips()
+    library = f"cryptography with {backend.openssl_version_text()}: {'FIPS' if inside else 'no FIPS'} provider"
+    fix = "" if inside else "build cryptography against the system's OpenSSL (docs/fips.md)"
+    yield Result("ok" if inside else "warning", "AES-256-GCM, HKDF: envelopes of objects", library, fix)
+    if settings.encryption_key.startswith("kms:"):
+        found = "AWS KMS: its HSMs have a FIPS 140-3 level 3 certificate (an external key store: ask its maker)"
+        yield Result("ok", "wrapping data keys", found)
+    else:
+        yield Result("ok" if inside else "warning", "wrapping data keys", library, "" if inside else "wrap in AWS KMS")
 
 
 def _elsewhere(settings: Settings) -> Iterator[Result]:

@@ -279,10 +279,8 @@ def _describe(place: _Place) -> Iterator[dict[str, Any]]:
 
 
 def _standing(log: Log, declared: Declared) -> dict[str, Any]:
-    contents = log.contents.encryption
     try:
-        contents.unwrap_canary(declared.key, declared.canary)
-        standing = f"unwraps; {contents.keys.named(declared.key).standing()}"
+        standing = log.contents.encryption.standing(declared.key, declared.canary)
     except (KeyUnavailable, FormatError) as error:
         standing = str(error)
     return {"key": declared.key, "from": declared.index, "standing": standing}

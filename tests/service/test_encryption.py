@@ -165,6 +165,16 @@ def test_a_key_file_that_is_gone_is_named(place: Place) -> None:
     assert done.returncode != 0 and "/nowhere/wrap.key" in done.stderr
 
 
+def test_the_doctor_looks_at_the_keys(place: Place) -> None:
+    def said(key: str | None) -> list[tuple[str, str]]:
+        done = place.run("doctor", "--json", key=key)
+        return [(line["verdict"], line["found"]) for line in json.loads(done.stdout) if line["check"] == "encryption"]
+
+    (verdict, found), *more = said(None)
+    assert (verdict, more) == ("ok", []) and found.endswith("unwraps; in a file")
+    assert {verdict for verdict, _ in said("")} == {"failure"}
+
+
 def test_rotation_reads_old_and_new_while_the_old_key_is_known(copy: Place, tmp_path: Path) -> None:
     new = key_file(tmp_path, "new.key", b"3")
     records = copy.folder / "late.json"
