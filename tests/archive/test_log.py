@@ -1,6 +1,7 @@
 """The log and the signer: one winner a place, nothing twice after a lost answer, never a shorter or other history."""
 
 import threading
+import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -150,3 +151,60 @@ def test_the_signer_refuses_a_writer_that_jumps(archive: Archive) -> None:
     archive.log.append(Draft("segment", NOW, writer=WriterRange("w1", 1, 7, 8)))
     with pytest.raises(SignerRefused, match="WRITER_GAP"):
         archive.signer.sign()
+
+
+class Distant(DirectoryStore):
+    """A store across a network: nothing to open in place, and an answer takes a while."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.at_once = self.most = 0
+        self.counting = threading.Lock()
+
+    def local_path(self, key: str) -> Path | None:
+        return None
+
+    def get(self, key: str, version: str = "") -> bytes:
+        with self.counting:
+            self.at_once += 1
+            self.most = max(self.most, self.at_once)
+        time.sleep(0.005)
+        try:
+            return super().get(key, version)
+        finally:
+            with self.counting:
+                self.at_once -= 1
+
+
+def test_a_distant_log_is_read_several_entries_at_once_and_followed_in_order(archive: Archive) -> None:
+    for number in range(60):
+        archive.log.append(Draft("heartbeat", NOW, writer=WriterRange("far", 1, number, number)))
+    store = Distant(archive.root)
+    log = Log.open(store)
+    assert (log.size, log.root()) == (archive.log.size, archive.log.root())
+    assert log.standing("far", 1).sealed == 59
+    assert 4 < store.most <= 16
+    assert [entry.index for entry in log.entries()] == list(range(log.size))
+    # What lies beyond a gap is not the log.
+    (archive.root / layout.entry_key(30)).unlink()
+    assert Log.open(store).size == 30
+
+
+def test_nothing_is_written_when_something_that_came_before_it_forbids_it(archive: Archive) -> None:
+    class Forbidden(Exception):
+        pass
+
+    other = Log.open(archive.store)
+    seen: list[int] = []
+
+    def unless() -> None:
+        seen.append(archive.log.size)
+        if len(seen) == 1:  # somebody else comes between the look and the append
+            other.append(Draft("heartbeat", NOW, writer=WriterRange("other", 1, 0, 0)))
+        elif archive.log.next_of("other") == (1, 1):
+            raise Forbidden
+
+    with pytest.raises(Forbidden):
+        archive.log.append(Draft("heartbeat", NOW, writer=WriterRange("mine", 1, 0, 0)), unless=unless)
+    assert seen == [6, 7]
+    assert archive.log.refresh() == 7
