@@ -121,7 +121,7 @@ class SealedFiles:
         self._hashes.add(bytes.fromhex(digest))
         key = (bucket_and_key(name) or ("", name))[1]
         place = awslogs.place_of(key.lstrip("/"))
-        if place is not None and place.service == "CloudTrail":
+        if place is not None and place.service.startswith("CloudTrail") and place.service != "CloudTrail-Digest":
             self._names.setdefault(key.rpartition("/")[2], []).append(digest)
             hour = awslogs.hour_of_file(key)
             if hour is not None:

@@ -171,7 +171,7 @@ def read(place: Place, found: Found) -> Judged | str | None:
         return None
     except (FormatError, DeliveryRefused) as error:
         return error.message
-    if digest.chain != found.name.chain or digest.end != found.name.end:
+    if digest.key.rpartition("/")[2] != found.key.rpartition("/")[2]:
         return f"it is the digest {digest.name}, under another one's name"
     return Judged(digest, signature, place.name_of(found.key), found.key)
 

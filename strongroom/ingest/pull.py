@@ -125,7 +125,7 @@ class Puller:
         keepers = [asyncio.create_task(self._keep()), asyncio.create_task(self._delete())]
         try:
             while not self._stopping:
-                while self.held >= HELD_MESSAGES:
+                while self.held >= HELD_MESSAGES and not self._stopping:
                     self._room.clear()
                     await self._room.wait()
                 messages = await self._fetcher.persist(self._receive)
@@ -138,9 +138,9 @@ class Puller:
             await self._sealed.join()
             await self._give_back()
         finally:
-            for keeper in keepers:
-                keeper.cancel()
-            await asyncio.gather(*keepers, return_exceptions=True)
+            for task in (*keepers, *self._work):
+                task.cancel()
+            await asyncio.gather(*keepers, *self._work, return_exceptions=True)
             self._executor.shutdown(wait=False, cancel_futures=True)
 
     def finish(self) -> None:

@@ -7,7 +7,6 @@ tried again, because permissions are mended while it runs.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from dataclasses import asdict
 from typing import Any
 
@@ -75,9 +74,8 @@ class Pulling:
         if self._puller is not None:
             await self._puller.stop(self._intake.seal)
         if self._task is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(10.0):
-                    await asyncio.shield(self._task) if self._puller is not None else None
+            if self._puller is not None and self._refused is None:
+                await asyncio.wait([self._task], timeout=10.0)
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 

@@ -278,3 +278,25 @@ def test_messages_in_hand_stay_ours_and_are_given_back_on_a_stop(house: House) -
         await intake.stop()
 
     run(test)
+
+
+def test_an_announcement_without_size_and_version_takes_what_is_there(s3: S3, house: House) -> None:
+    """CloudTrail's own topic names keys only; an empty object is no trouble then either."""
+    place = Announced(s3)
+
+    async def test() -> None:
+        place.put("AWSLogs/1.json", records(1))
+        place.put("AWSLogs/empty", b"")
+        told = {"s3Bucket": "central-logs", "s3ObjectKey": ["AWSLogs/1.json", "AWSLogs/empty"]}
+        place.send({"Type": "Notification", "Message": json.dumps(told)})
+        made, acts = await drained(place, house)
+        assert (made.counts.objects, made.counts.empty, acts, place.waiting()) == (2, 1, [], 0)
+        # The version that was found is the key: announced again with it, the object is known.
+        version = place.s3.client.head_object(Bucket=place.bucket, Key="AWSLogs/1.json")["VersionId"]
+        place.send({"Records": [created("AWSLogs/1.json", versionId=version)]})
+        made, _ = await drained(place, house)
+        assert made.counts.duplicates == 1
+
+    run(test)
+    assert house.raws() == lines([records(1)])
+    house.must_be_sound()
