@@ -15,12 +15,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import acknowledge, ask, encrypt, generate, pipeline, prove, push, report, seal, service, stages
+from bench import acknowledge, ask, encrypt, generate, many, pipeline, prove, push, report, seal, service, stages
 from bench.generate import DataSet
 from bench.report import Section
 
 EVENTS, FLOWS, SEED = 100_000, 500_000, 7
-PARTS = ("acknowledge", "push", "seal", "stages", "pipeline", "prove", "encrypt", "ask", "small")
+PARTS = ("acknowledge", "push", "seal", "stages", "pipeline", "prove", "encrypt", "many", "ask", "small")
 _HERE = Path(__file__).parent
 _WIDTH = 130
 
@@ -67,6 +67,8 @@ def _sections(
         yield pipeline.measure(kinds, scratch / "pipeline", rounds, progress)
     if "encrypt" in only:
         yield encrypt.measure(scratch / "encrypt", rounds, progress)
+    if "many" in only:
+        yield many.measure(scratch / "many", rounds, progress)
     if {"prove", "ask", "small"} & set(only):
         progress("building the archive to ask")
         archive = scratch / "ask"
