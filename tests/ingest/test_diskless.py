@@ -15,6 +15,7 @@ from strongroom.archive import layout
 from strongroom.archive.errors import StoreUnavailable
 from strongroom.archive.log import Log
 from strongroom.archive.stores import ObjectInfo
+from strongroom.archive.wrapping import LocalWrapper, WrappingKeys
 from strongroom.ingest import commit, sealer, spool
 from strongroom.ingest.diskless import Bucket, BucketRules
 from strongroom.ingest.errors import IntakeStopped, SpoolUnavailable
@@ -322,5 +323,37 @@ def test_the_same_delivery_at_two_writers_is_sealed_once(tmp_path: Path, in_buck
         assert sum(house.raws().values()) == 4
         assert sorted(batch.records for batch in house.sealed()) == [0, 1, 1, 2]
         house.must_be_sound()
+
+    run(test)
+
+
+def test_an_encrypted_archive_spools_envelopes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of a delivery is readable in the bucket; a lost disk and a half-finished commit lose nothing either."""
+    monkeypatch.setattr(commit, "PART_BYTES", 1700)
+    bodies = [b"\n".join(records(n, day=f"2024-05-0{day}") for day in (6, 7, 8)) for n in range(2)]
+    house = House(tmp_path, replace(LIMITS, diskless=True), wrapping=WrappingKeys(LocalWrapper(b"1" * 32)))
+
+    async def test() -> None:
+        intake = await house.open()
+        for number, body in enumerate(bodies):
+            await send(intake, body, key=str(number))
+        stored = [info.key for info in house.store.inner.list(layout.SPOOL)]
+        assert stored
+        for key in stored:
+            assert key.endswith(layout.ENCRYPTED)
+            assert b"2024-05-06" not in house.store.inner.get(key)
+        house.store.faults = AfterPart()
+        assert not await seal_or_die(intake)
+        house.store.faults = Faults()
+        await intake.abandon()
+        lose_disk(house)
+        await must_be_there_once(house, await house.open(), bodies)
+
+    class AfterPart(Faults):
+        """Kills once the first of two entries of a commit is in the log."""
+
+        def effect(self, name: str) -> None:
+            if name.startswith("after log/entry/"):
+                raise Killed(name)
 
     run(test)
