@@ -12,7 +12,7 @@ from hashlib import sha256
 
 from strongroom.archive import layout, orders
 from strongroom.archive.entry import Entry
-from strongroom.archive.errors import FormatError, ObjectMissing
+from strongroom.archive.errors import FormatError, KeyWithheld, ObjectMissing
 from strongroom.archive.orders import Obligations
 from strongroom.archive.stores.store import ObjectStore
 
@@ -51,7 +51,7 @@ class OrderBook:
             order = orders.decode(self._unseal(entry.details.key, data))
             if orders.KIND[order.action] != entry.kind:
                 raise FormatError(f"{order.action} in an entry of kind {entry.kind}")
-        except (FormatError, ObjectMissing) as error:
+        except (FormatError, ObjectMissing, KeyWithheld) as error:
             self.problems.append(f"order {entry.details.key} of entry {entry.index}: {error.message}")
             return
         self.obligations.follow(entry.index, entry.written_at, order)

@@ -183,7 +183,8 @@ def _with_holding(
     acts.leave(writer.state.acts, begun)
 
     async def run(directory: Path) -> Result:
-        engine = query_engine(chosen, writer.store, writer.log, directory)
+        one = chosen.model_copy(update={"query_concurrency": 1, "query_per_user": 1})
+        engine = query_engine(one, writer.store, writer.log, directory)
         await (engine.start() if facts.get("where") else engine.refresh())  # processes only where there is a question
         try:
             return await work(Holding(writer.store, writer.log, writer.sign_checkpoint, engine))

@@ -30,7 +30,9 @@ def locked(s3: S3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[S
     environment = s3.environment | {
         "STRONGROOM_ARCHIVE": store.location,
         "STRONGROOM_RETENTION": json.dumps(RULES),
-        "STRONGROOM_HOLD_SECONDS": "0.2",
+        "STRONGROOM_HOLD_SECONDS": "1",
+        "STRONGROOM_QUERY_CONCURRENCY": "1",
+        "STRONGROOM_QUERY_PER_USER": "1",
     }
     tokens = make_tokens(folder)
     service = start_service(folder, **environment)
@@ -75,7 +77,7 @@ def test_everything_is_locked_by_its_rule_and_verification_agrees(
         assert told.mode == ("GOVERNANCE" if flows else "COMPLIANCE"), info.key
         assert (told.retain_until - datetime.now(UTC)).days == (89 if flows else 399), info.key
     assert service.rows("SELECT count(*) FROM entries WHERE retain_until IS NULL") == [[0]]
-    verified(environment, "deep")
+    verified(environment)
 
 
 def test_a_case_from_its_opening_to_its_release(locked: tuple[Service, S3Store, dict[str, str]]) -> None:
@@ -162,15 +164,24 @@ def test_retention_is_extended_and_never_shortened(locked: tuple[Service, S3Stor
     verified(environment)
 
 
-def test_on_the_command_line_in_a_folder_it_is_recorded_and_not_enforced(tmp_path: Path) -> None:
+def test_in_an_encrypted_folder_it_is_recorded_unreadably_and_not_enforced(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.touch(mode=0o600)
+    key.write_bytes(bytes(range(32)))
     places = {"STRONGROOM_ARCHIVE": str(tmp_path / "archive"), "STRONGROOM_STATE": str(tmp_path / "state")}
+    without_key = dict(places)
+    places["STRONGROOM_ENCRYPTION_KEY"] = f"local:{key}"
     assert strongroom("ingest", str(FLOWS), **places).returncode == 0
-    placed = strongroom("hold", "place", "--case", "1", "--where", "source = 'vpcflow'", **places)
+    placed = strongroom("hold", "place", "--case", "Mallory", "--where", "source = 'vpcflow'", **places)
     assert placed.returncode == 0 and "recorded only" in placed.stdout, placed.stderr
-    assert [case["name"] for case in json.loads(strongroom("hold", "list", "--json", **places).stdout)] == ["1"]
+    assert [case["name"] for case in json.loads(strongroom("hold", "list", "--json", **places).stdout)] == ["Mallory"]
+    stored = [path.read_bytes() for path in (tmp_path / "archive").rglob("*") if path.is_file()]
+    assert not any(b"Mallory" in content for content in stored)
+    blind = json.loads(strongroom("verify", "--level", "inventory", "--json", **without_key).stdout)
+    assert not blind["findings"] and any(note.startswith("order ") for note in blind["notes"])
     assert json.loads(strongroom("retention", "expired", "--json", **places).stdout) == {"there": [], "gone": []}
     assert strongroom("hold", "release", "--case", "2", **places).returncode == 2
-    assert strongroom("hold", "release", "--case", "1", **places).returncode == 0
+    assert strongroom("hold", "release", "--case", "Mallory", **places).returncode == 0
     assert strongroom("verify", **places).returncode == 0
     acts = [json.loads(path.read_bytes()) for path in (tmp_path / "state" / "acts").glob("*.json")]
     assert {(act["action"], act["outcome"]) for act in acts} >= {
