@@ -222,9 +222,9 @@ def _rows(source: Source, header: BatchHeader, sequence: int, split: Split, deri
 
 def _contexts(contexts: Sequence[bytes | None]) -> pa.DictionaryArray:
     """Contexts are few and may be longer than their records: each is held once."""
-    numbers: dict[bytes | None, int] = {context: number for number, context in enumerate(dict.fromkeys(contexts))}
+    numbers = {context: number for number, context in enumerate(dict.fromkeys(c for c in contexts if c is not None))}
     places = [None if context is None else numbers[context] for context in contexts]
-    return pa.DictionaryArray.from_arrays(pa.array(places, pa.int32()), pa.array(numbers, pa.binary()))
+    return pa.DictionaryArray.from_arrays(pa.array(places, pa.int32()), pa.array(list(numbers), pa.binary()))
 
 
 def _facts(header: BatchHeader, sequence: int, accepted: int, quarantined: int, *flags: str) -> BatchFacts:
