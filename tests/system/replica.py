@@ -17,6 +17,7 @@ import json
 import os
 import sys
 import time
+import traceback
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,9 +31,12 @@ from strongroom.archive.stores.s3 import S3Store
 from strongroom.archive.stores.s3client import S3Options
 from strongroom.archive.trust import Trust, recall, remember
 from strongroom.archive.verify import verify
+from strongroom.ingest import intake as intake_module
+from strongroom.ingest.cuts import Cut
 from strongroom.ingest.diskless import BucketRules
 from strongroom.ingest.errors import IntakeUnavailable
 from strongroom.ingest.intake import Intake, IntakeLimits, Origin
+from strongroom.ingest.sealer import Sealer
 
 TRY_AGAIN = 3
 ORIGIN = "logs.example.org/many"
@@ -66,7 +70,17 @@ def body_of(number: int) -> bytes:
     return b"\n".join(json.dumps(line).encode() for line in lines)
 
 
+class Telling(Sealer):
+    """Says what kept a cut from being built."""
+
+    async def _isolate(self, cut: Cut, error: Exception) -> None:
+        print(f"not built: {cut.first}..{cut.last}: {error!r}", file=sys.stderr, flush=True)
+        traceback.print_exception(error)
+        await super()._isolate(cut, error)
+
+
 async def write(setup: Setup) -> None:
+    intake_module.Sealer = Telling  # type: ignore[misc]
     store, folder = setup.store(), Path(setup.folder)
     log = Log.open(store)
     signer = Signer(store, keys.load_or_create(Path(setup.keys), ORIGIN), folder / "memory.json")
