@@ -148,3 +148,23 @@ def test_an_error_is_one_line_and_2(arguments: list[str], tmp_path: Path) -> Non
     assert done.stderr.startswith("strongroom: ")
     assert len(done.stderr.splitlines()) == 1
     assert "Traceback" not in done.stderr
+
+
+def test_searching_and_investigating_without_a_service(tmp_path: Path) -> None:
+    places = ["--archive", tmp_path / "archive", "--state", tmp_path / "state"]
+    assert strongroom("ingest", SAMPLES, *places).returncode == 0
+    found = strongroom("search", "GetBucketAcl", "-e", "address:192.168.10.20", "-f", "ndjson", "--raw", *places)
+    hits = [json.loads(line) for line in found.stdout.splitlines()]
+    assert hits and all("GetBucketAcl" in hit["raw"] and "192.168.10.20" in hit["raw"] for hit in hits)
+    assert "rejected-scans" in strongroom("investigate").stdout
+    asked = strongroom("investigate", "rejected-scans", "-p", "least=2", "-f", "ndjson", *places)
+    expected = "SELECT source_address FROM vpcflow WHERE action = 'REJECT' GROUP BY 1 HAVING count(DISTINCT {}) >= 2"
+    sql = f"({expected.format('destination_port')}) UNION ({expected.format('destination_address')})"
+    rows = strongroom("query", sql, "-f", "ndjson", *places).stdout
+    assert sorted(json.loads(line)["source_address"] for line in asked.stdout.splitlines()) == sorted(
+        json.loads(line)["source_address"] for line in rows.splitlines()
+    )
+    wrong = strongroom("investigate", "rejected-scans", "-p", "leest=2", *places)
+    assert (wrong.returncode, "leest" in wrong.stderr) == (2, True)
+    audited = sorted(json.loads(path.read_text())["action"] for path in (tmp_path / "state" / "acts").iterdir())
+    assert audited == ["investigation"] * 2 + ["query"] * 2 + ["search"] * 2
