@@ -320,6 +320,7 @@ def test_journal_upload(house: House) -> None:
                 url.replace("https://strongroom:", "http://strongroom:"),
                 f"--file={journal}",
                 f"--save-state={state}",
+                "--follow=no",
             ],
             capture_output=True,
             timeout=300,
