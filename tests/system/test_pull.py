@@ -20,7 +20,7 @@ from tests.ingest.conftest import records
 from tests.ingest.queueing import Announced
 from tests.service.conftest import Service, make_tokens, start_service
 
-OBJECTS, RECORDS = 300, 50
+OBJECTS, RECORDS = 100, 50
 
 
 @pytest.mark.system
@@ -41,7 +41,8 @@ def test_a_killed_service_pulls_everything_once(s3: S3, tmp_path: Path) -> None:
     dice = random.Random(7)
     for _ in range(4):
         service = start_service(tmp_path, **settings)
-        time.sleep(dice.uniform(0.3, 2.5))
+        _until_pulling(service)
+        time.sleep(dice.uniform(0.1, 2.0))
         service.stop(signal.SIGKILL)
     service = start_service(tmp_path, **settings)
     service.tokens = make_tokens(tmp_path)
@@ -56,6 +57,13 @@ def test_a_killed_service_pulls_everything_once(s3: S3, tmp_path: Path) -> None:
         assert service.stop() == 0
     finally:
         service.process.kill()
+
+
+def _until_pulling(service: Service) -> None:
+    deadline = time.monotonic() + 60
+    while '"pulling"' not in service.log:
+        assert time.monotonic() < deadline, service.log
+        time.sleep(0.02)
 
 
 def _until_empty(place: Announced, service: Service) -> None:
