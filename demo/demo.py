@@ -2,7 +2,8 @@
 
 Everything here is the real service: a process of its own on loopback, spoken to over HTTP with tokens made by the
 command line. The archive is thrown away at the end. On a terminal (or with DEMO_KEEP=1) it keeps serving until Ctrl-C,
-so that the interactive API page can be tried.
+so that the interactive API page can be tried. `python demo/demo.py s3` keeps the archive in a locked bucket instead of
+a folder, on an S3 API of its own.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import bucket  # beside this file
 import httpx
 import pyarrow.parquet as pq
 from rich.console import Console
@@ -59,22 +62,32 @@ if not screen.is_terminal:
 
 
 def main() -> int:
+    if sys.argv[1:] == ["s3"]:
+        with bucket.running() as environment:
+            return tour(lambda folder: tamper_with_bucket(environment), environment)
+    return tour(tamper, {})
+
+
+def tour(tampering: Callable[[Path], None], environment: dict[str, str]) -> int:
+    """All five steps; `environment` says where the archive is when it is not in the demo's folder."""
     begun = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="strongroom-demo-"))
+    here = {"STRONGROOM_ARCHIVE": str(folder / "archive"), "STRONGROOM_STATE": str(folder / "state")}
+    os.environ.update(here | environment)
     service: subprocess.Popen[str] | None = None
     try:
         step("1  Start a real service on loopback, and make tokens")
         first = make_first_token(folder)
         service, url = start(folder)
-        screen.print(f"serving [bold]{url}[/], archive in {folder / 'archive'}")
+        screen.print(f"serving [bold]{url}[/], archive in {os.environ['STRONGROOM_ARCHIVE']}")
         with httpx.Client(base_url=url, timeout=30) as client:
             tokens = make_tokens(client, first.communicate()[0].strip())
             push(client, tokens)
             ask(client, tokens["investigator"])
         step("4  Verify: every byte against the hashes, the hashes against the signatures")
-        if command("verify", "--level", "deep", *places(folder)) != 0:
+        if command("verify", "--level", "deep") != 0:
             raise SystemExit("the demo's own archive does not verify: this is a bug")
-        tamper(folder)
+        tampering(folder)
         screen.print(Rule(style="green"))
         screen.print(f"[bold green]Done[/] in {time.monotonic() - begun:.1f} s.", end=" ")
         finish(url, tokens, service)
@@ -91,7 +104,7 @@ def start(folder: Path) -> tuple[subprocess.Popen[str], str]:
     log = folder / "service.log"
     with log.open("w") as output:
         service = subprocess.Popen(
-            [*STRONGROOM, "serve", *places(folder), "--listen", "127.0.0.1:0"],
+            [*STRONGROOM, "serve", "--listen", "127.0.0.1:0"],
             stderr=output,
             text=True,
             env=os.environ | {"STRONGROOM_LOG_FORMAT": "json", "STRONGROOM_SEAL_AGE_SECONDS": "0.5"},
@@ -175,6 +188,19 @@ def tamper(folder: Path) -> None:
     screen.print("\nexit code [bold red]1[/]: the change is found, and named.")
 
 
+def tamper_with_bucket(environment: dict[str, str]) -> None:
+    """An insider with the bucket's credentials: what the lock refuses, and what verification finds of the rest."""
+    step("5  Be an insider with the bucket's credentials, and verify again")
+    for what, said in bucket.attempts(environment):
+        screen.print(f"{what:<32} [bold]{said}[/]")
+    screen.print()
+    if command("verify", "--level", "inventory") != 1:
+        raise SystemExit("what the insider put on top was not found: this is a bug")
+    screen.print(
+        "\nexit code [bold red]1[/]: what lies on top is found, and named; what it hides was read and is intact."
+    )
+
+
 def inside_a_record(segment: Path) -> int:
     """A byte of the column that holds the records themselves."""
     group = pq.read_metadata(segment).row_group(0)
@@ -204,10 +230,6 @@ def finish(url: str, tokens: dict[str, str], service: subprocess.Popen[str]) -> 
 def step(title: str) -> None:
     screen.print()
     screen.print(Rule(f"[bold]{title}", align="left"))
-
-
-def places(folder: Path) -> list[str]:
-    return ["--archive", str(folder / "archive"), "--state", str(folder / "state")]
 
 
 def command(*arguments: str) -> int:
