@@ -27,7 +27,7 @@ from strongroom.archive import layout
 from strongroom.archive.errors import ArchiveError, ObjectExists, StoreRefused
 from strongroom.archive.stores.s3 import S3Store
 from strongroom.archive.stores.s3client import code_of, translated
-from strongroom.service.alerts.alert import Alert
+from strongroom.service.alerts.alert import Alert, Severity
 
 LEVEL = "canary"
 _LOCKED = timedelta(hours=1)
@@ -97,7 +97,17 @@ def alert(origin: str, trials: Sequence[Trial], now: datetime) -> Alert:
     said = "; ".join(f"{trial.what}: {trial.found}" for trial in failed)
     certain = any(trial.held is False for trial in failed)
     title = f"the locks of {origin} {'do not hold' if certain else 'could not be tried'}"
-    return Alert("failed", "critical" if certain else "error", origin, LEVEL, "not held", title, said, now)
+    severity: Severity = "critical" if certain else "error"
+    finding = {
+        "code": "LOCKS_NOT_HELD" if certain else "LOCKS_NOT_TRIED",
+        "severity": severity,
+        "meaning": title,
+        "object": LEVEL,
+        "expected": "every trial refused",
+        "actual": said,
+        "next_step": "Run `strongroom doctor bucket`. What a store does not keep, verification can only find gone.",
+    }
+    return Alert("failed", severity, origin, LEVEL, "not held", title, said, now, findings=(finding,))
 
 
 def _claim(store: S3Store, key: str) -> Trial:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,11 @@ class Alerts:
 
     async def about_locks(self, alert: Alert) -> None:
         """Tell what trying the store's locks gave; that they hold only when they did not before."""
-        if alert.kind != "recovered" or self._of(alert.level).trouble:
+        standing = self._of(alert.level)
+        if alert.kind != "recovered":
             await self.tell(alert)
+        elif standing.trouble:
+            await self.tell(replace(alert, findings=tuple(standing.findings)))
 
     async def tell(self, alert: Alert) -> None:
         """Give an alert to every sink that was not told the same within `repeat_seconds`. Never raises for a sink."""
