@@ -40,13 +40,14 @@ def pivot(kind: str, filters: Filters, views: Sequence[ViewSource], *, top: int)
         "max(event_time) AS last FROM (SELECT DISTINCT _segment, _row, event_time, unnest(_peers) AS peer FROM found) "
         f"WHERE peer.value IS NOT NULL AND NOT (peer.kind = {literal(kind)} AND peer.value = {value}) GROUP BY ALL"
     )
+    columns = "facet, value, records, first, last"
     ranked = (
-        "SELECT *, row_number() OVER (PARTITION BY facet ORDER BY records DESC, value) AS rank "
-        "FROM (SELECT * FROM facets UNION ALL SELECT * FROM peers)"
+        f"SELECT {columns}, row_number() OVER (PARTITION BY facet ORDER BY records DESC, value) AS rank "
+        f"FROM (SELECT {columns} FROM facets UNION ALL SELECT {columns} FROM peers)"
     )
     sql = (
         f"WITH found AS MATERIALIZED ({found}), facets AS ({facets}), peers AS ({peers}), ranked AS ({ranked}) "
-        f"SELECT facet, value, records, first, last FROM ranked WHERE rank <= {bound.add(top)} OR facet = 'source' "
+        f"SELECT {columns} FROM ranked WHERE rank <= {bound.add(top)} OR facet = 'source' "
         "ORDER BY facet, records DESC, value"
     )
     return Prepared(sql, bound.used(sql), narrowing(filters))

@@ -165,7 +165,8 @@ def hits(
             continue
         more = (extra or {}).get(view.name, {})
         inner = f"SELECT {_mapped(view, more)} FROM {quoted(view.name)}{_where([*conditions, *texts])}"
-        parts.append(f"SELECT * FROM ({inner}){_where(outside)}")
+        names = ", ".join(map(quoted, [*COLUMNS, "raw", *more]))
+        parts.append(f"SELECT {names} FROM ({inner}){_where(outside)}")
     return " UNION ALL ".join(parts) or _nothing(extra or {})
 
 
@@ -195,7 +196,7 @@ def _nothing(extra: Mapping[str, Mapping[str, str]]) -> str:
     """No source can have a hit: the columns, and no row."""
     types = dict.fromkeys(("source", *EVENT_COLUMNS, "raw", "_segment"), "VARCHAR")
     types |= {"event_time": "TIMESTAMPTZ", "_row": "BIGINT"}
-    columns = [f"CAST(NULL AS {kind}) AS {quoted(name)}" for name, kind in types.items()]
+    columns = [f"CAST(NULL AS {types[name]}) AS {quoted(name)}" for name in (*COLUMNS, "raw")]
     more = {name: sql for columns_of in extra.values() for name, sql in columns_of.items()}
     columns += [f"NULL AS {quoted(name)}" for name in more]
     return f"SELECT {', '.join(columns)} WHERE false"
