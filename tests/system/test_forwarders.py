@@ -309,7 +309,8 @@ def test_journal_upload(house: House) -> None:
         for n in range(RECORDS)
     )
     subprocess.run([maker, "-o", journal, "-"], input=export.encode(), check=True, capture_output=True)
-    url = house.configuration("journal", "ini", "journal").split("URL=")[1].strip()
+    place = {"https://strongroom:": "http://strongroom:", "strongroom.example:8420": f"127.0.0.1:{house.proxy.port}"}
+    url = house.configuration("journal", "ini", "journal", **place).split("URL=")[1].strip()
     trouble = house.trouble("journal", "message")
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:  # what the unit's Restart=on-failure does
@@ -317,7 +318,7 @@ def test_journal_upload(house: House) -> None:
             [
                 program,
                 "-u",
-                url.replace("https://strongroom:", "http://strongroom:"),
+                url,
                 f"--file={journal}",
                 f"--save-state={state}",
                 "--follow=no",
