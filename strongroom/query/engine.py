@@ -263,6 +263,11 @@ class QueryEngine:
                 hint="narrow it by event_time, account, or an address, principal, access key or resource",
             )
 
+    @property
+    def sources(self) -> frozenset[str]:
+        """Sources that have segments, as far as the log was followed."""
+        return self._catalog.table.sources()
+
     def place(self, segment: str) -> tuple[int, int] | None:
         """Entry index of a segment and its position among that entry's segments, None when no entry names it."""
         return self._catalog.place(segment)

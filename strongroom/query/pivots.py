@@ -25,7 +25,7 @@ _PEER = "STRUCT(kind VARCHAR, value VARCHAR)[]"
 def pivot(kind: str, filters: Filters, views: Sequence[ViewSource], *, top: int) -> Prepared:
     """The question for (facet, value, records, first, last); `filters` names the entity, of `kind`.
 
-    Facets are FACETS, and `peer:<kind>`: the `top` most frequent values of each. Raises ParameterInvalid.
+    Facets are FACETS, and `peer:<kind>`: the `top` most frequent values of each, in these views.
     """
     bound = Bound()
     found = hits(filters, views, bound, {view.name: {"_peers": _peers(view)} for view in views})

@@ -141,7 +141,7 @@ class Bound:
 def search(
     filters: Filters, views: Sequence[ViewSource], *, after: Cursor | None = None, raw: bool = False
 ) -> Prepared:
-    """The question for hits, newest first. Raises ParameterInvalid for a source that does not exist."""
+    """The question for hits in these views (see `searched`), newest first."""
     bound = Bound()
     rows = hits(filters, views, bound)
     condition = "" if after is None else f" WHERE {_after(after, bound)}"
@@ -153,13 +153,12 @@ def search(
 def hits(
     filters: Filters, views: Sequence[ViewSource], bound: Bound, extra: Mapping[str, Mapping[str, str]] | None = None
 ) -> str:
-    """SELECT of all hits: COLUMNS, `raw`, and more columns from `extra` (source -> column -> SQL)."""
-    chosen = searched(filters, views)
+    """SELECT of all hits in these views: COLUMNS, `raw`, and more columns from `extra` (source -> column -> SQL)."""
     given = [(kind, value, bound.add(value)) for kind, value in filters.entities]
     texts = [_text_condition(bound.add(text), ignore_case=filters.ignore_case) for text in filters.texts]
     outside = _outside(filters, bound)
     parts = []
-    for view in chosen:
+    for view in views:
         conditions = [_entity_condition(view, kind, name) for kind, _, name in given]
         if any(condition == "" for condition in conditions):
             continue
@@ -171,7 +170,7 @@ def hits(
 
 
 def searched(filters: Filters, views: Sequence[ViewSource]) -> list[ViewSource]:
-    """The sources that are looked through. Raises ParameterInvalid for a name that is none."""
+    """The views that are looked through, of all there are. Raises ParameterInvalid for a name that is none."""
     known = {view.name: view for view in views}
     for name in filters.sources:
         if name not in known:

@@ -106,6 +106,10 @@ class SegmentTable:
         """The segments that the first `size` entries name."""
         return (1 << bisect_left(self._entry.cells, size, 0, self._count)) - 1  # in log order: a prefix
 
+    def sources(self) -> frozenset[str]:
+        """The sources that have any."""
+        return frozenset(self._sources)
+
     def of_sources(self, sources: Collection[str]) -> int:
         """The segments of these sources."""
         column, chosen = self._source.array(self._count), 0

@@ -39,10 +39,7 @@ def automatic(span: timedelta) -> Bucket:
 
 
 def timeline(filters: Filters, views: Sequence[ViewSource], bucket: Bucket, by: By) -> Prepared:
-    """The question for (start, group, records), in order; start is NULL for records without a time.
-
-    Raises ParameterInvalid for a source that does not exist.
-    """
+    """The question for (start, group, records) in these views, in order; start is NULL for records without a time."""
     bound = Bound()
     group = "CAST(NULL AS VARCHAR)" if by == "none" else quoted(by)
     sql = (

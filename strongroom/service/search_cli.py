@@ -63,7 +63,7 @@ def search(
         outcomes=tuple(outcomes or ()),
     )
     views = source_views(registry(chosen.sources_file).sources.values())
-    question = searching.search(filters, views, raw=raw)
+    question = searching.search(filters, searching.searched(filters, views), raw=raw)
     asking.ask(
         chosen,
         question,

@@ -7,6 +7,7 @@ Each is one question to the engine (query/search.py, timeline.py, pivots.py), re
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ from strongroom.query.narrowing import KINDS
 from strongroom.query.prepared import moment
 from strongroom.query.search import Cursor, Filters
 from strongroom.query.timeline import Bucket, By
+from strongroom.query.views import ViewSource
 from strongroom.service import answering
 from strongroom.service.answering import Asker, Asking
 from strongroom.service.node import Node
@@ -122,8 +124,9 @@ async def search_records(
     format = answering.negotiate(accept)
     after = None if cursor is None else search.read_cursor(cursor, wanted)
     size = as_of if after is None else after.size
-    question = search.search(wanted, node.views, after=after, raw=raw)
+    looked_through = search.searched(wanted, node.views)
     asking = await _begin(request, principal, "search", as_of=size, format=format, limit=limit)
+    question = search.search(wanted, _with_segments(node, looked_through), after=after, raw=raw)
     if format != "json":
         answer = await asking.run(question, format=format, limit=limit)
         return answering.streamed(request, asking.stream(answer), answer.content_type, answering.stated(answer))
@@ -182,9 +185,9 @@ async def timeline_of_records(
     """For charts. With no filter but time and source, it is answered from the counts the log itself commits to."""
     node = node_of(request)
     format = answering.negotiate(accept)
-    names = [view.name for view in search.searched(wanted, node.views)]
+    looked_through = search.searched(wanted, node.views)
     asking = await _begin(request, principal, "timeline", as_of=as_of, format=format, by=by)
-    counts = await asyncio.to_thread(node.counts.of, asking.size, names)
+    counts = await asyncio.to_thread(node.counts.of, asking.size, [view.name for view in looked_through])
     if bucket is None:
         bucket = timeline.automatic(timeline.span_of(counts or {}, wanted))
     if format == "json" and counts is not None and timeline.countable(wanted, bucket, by):
@@ -195,7 +198,7 @@ async def timeline_of_records(
         }
         asking.succeeded(rows=len(rows))
         return Json({**basis, "counted": "details", **_chart(rows, bucket, by)})
-    question = timeline.timeline(wanted, node.views, bucket, by)
+    question = timeline.timeline(wanted, _with_segments(node, looked_through), bucket, by)
     if format != "json":
         answer = await asking.run(question, format=format, limit=_COUNT_ROWS)
         return answering.streamed(request, asking.stream(answer), answer.content_type, answering.stated(answer))
@@ -246,8 +249,9 @@ async def entity_in_records(
     """First and last seen, sources, actions, outcomes, and the other entities in the same records: what to ask next."""
     node = node_of(request)
     wanted = search.about(wanted, f"{kind}:{value}")
-    question = pivots.pivot(kind, wanted, node.views, top=top)
+    looked_through = search.searched(wanted, node.views)
     asking = await _begin(request, principal, "entity", as_of=as_of)
+    question = pivots.pivot(kind, wanted, _with_segments(node, looked_through), top=top)
     answer, rows = await asking.rows(question, limit=node.engine.limits.rows)
     shown = pivots.shown(rows.rows)
     asking.succeeded(rows=shown["records"])
@@ -261,6 +265,12 @@ async def _begin(request: Request, principal: Principal, action: str, *, as_of: 
     return await Asking.begin(
         node_of(request), asker, action, as_of=as_of, target=request.url.path, asked=str(request.url.query), **facts
     )
+
+
+def _with_segments(node: Node, views: Sequence[ViewSource]) -> list[ViewSource]:
+    """Those views that have any rows: each view a statement names costs time to bind, empty or not."""
+    present = node.engine.sources
+    return [view for view in views if view.name in present]
 
 
 def _addressed(node: Node, hit: dict[str, Any]) -> dict[str, Any]:
