@@ -31,8 +31,7 @@ def locked(s3: S3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[S
         "STRONGROOM_ARCHIVE": store.location,
         "STRONGROOM_RETENTION": json.dumps(RULES),
         "STRONGROOM_HOLD_SECONDS": "1",
-        "STRONGROOM_QUERY_CONCURRENCY": "1",
-        "STRONGROOM_QUERY_PER_USER": "1",
+        "STRONGROOM_QUERY_CONCURRENCY": "2",
     }
     tokens = make_tokens(folder)
     service = start_service(folder, **environment)
