@@ -18,6 +18,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -147,12 +148,13 @@ class Log:
             "created": entries.timestamp(now),
             "keys": list(vkeys),
         }
-        try:
-            store.create(layout.IDENTITY, canonical.encode(value))
-        except ObjectExists:
-            found = read_identity(store).origin
-            if found != origin:
-                raise FormatError(f"{store.description} holds the archive {found!r}, not {origin!r}") from None
+        # Asked first: in a bucket, where somebody put a delete marker on the identity, another could be created on top.
+        if not holds_archive(store):
+            with suppress(ObjectExists):
+                store.create(layout.IDENTITY, canonical.encode(value))
+        found = read_identity(store).origin
+        if found != origin:
+            raise FormatError(f"{store.description} holds the archive {found!r}, not {origin!r}")
         log = cls.open(store, keys)
         log.retention = retention
         if log.size == 0:
