@@ -7,6 +7,7 @@ import hashlib
 import time
 import zlib
 
+import pyarrow as pa
 import pytest
 import zstandard
 from hypothesis import given
@@ -114,3 +115,51 @@ def test_codings_are_named_as_in_http_or_refused() -> None:
     with pytest.raises(UnsupportedCoding) as refused:
         Decoder("br", 10)
     assert not refused.value.transient and "gzip" in refused.value.hint
+
+
+def bare(content: bytes) -> bytes:
+    squeezer = zlib.compressobj(wbits=-15)
+    return squeezer.compress(content) + squeezer.flush()
+
+
+def snappy(content: bytes) -> bytes:
+    return bytes(pa.Codec("snappy").compress(content, asbytes=True))
+
+
+NAMED = {"deflate": (zlib.compress, bare), "snappy": (snappy,)}
+"""Codings that only a header can name: nothing in the bytes tells them."""
+
+
+@given(st.binary(max_size=5000) | st.binary(max_size=9).map(lambda piece: piece * 70_000), st.integers(1, 3000))
+def test_codings_that_only_a_header_names(content: bytes, step: int) -> None:
+    for coding, encoders in NAMED.items():
+        for encode in encoders:
+            found = decode(encode(content), coding, step=step)
+            assert (found.sha256, found.bytes, found.coding) == (
+                hashlib.sha256(content).hexdigest(), len(content), coding,
+            )  # fmt: skip
+            assert decode_whole(encode(content), found.coding, 1 << 30) == content
+
+
+@given(st.sampled_from(sorted(NAMED)), st.binary(max_size=60), st.integers(1, 50), st.binary(max_size=5))
+def test_damage_in_named_codings_is_refused_or_harmless(coding: str, content: bytes, cut: int, tail: bytes) -> None:
+    for encode in NAMED[coding]:
+        body = encode(content)
+        for damaged in (body[:-cut], body + tail, tail + body, tail):
+            try:
+                assert decode_whole(damaged, coding, 1 << 20) == decode_whole(damaged, coding, 1 << 20)  # type: ignore[arg-type]
+            except DeliveryRefused as error:
+                assert isinstance(error, UndecodableBody | ExpandsTooFar)
+
+
+@pytest.mark.parametrize("coding", sorted(NAMED))
+def test_bombs_in_named_codings_stop_at_the_bound(coding: str) -> None:
+    body = NAMED[coding][0](bytes(50_000_000))
+    with pytest.raises(ExpandsTooFar):
+        decode(body, coding, limit=1_000_000)
+    with pytest.raises(ExpandsTooFar):
+        decode_whole(body, coding, 1_000_000)  # type: ignore[arg-type]
+    claim = b"\xff\xff\xff\xff\x0f" + b"\x00" * 20  # four GiB out of 25 bytes
+    if coding == "snappy":
+        with pytest.raises(ExpandsTooFar):
+            decode(claim, coding, limit=1 << 40)
