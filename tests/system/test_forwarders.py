@@ -33,6 +33,8 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
 RECORDS = int(os.environ.get("STRONGROOM_TEST_FORWARDED", "3000"))
 KILLS = int(os.environ.get("STRONGROOM_TEST_FORWARDED_KILLS", "2"))
 PATIENCE_SECONDS = 120 + RECORDS / 100
+# For those that send all they have at once.
+ROOMY = pytest.mark.parametrize("house", [4_000_000 + RECORDS * 800], indirect=True, ids=["roomy"])
 PAGES = Path(__file__).parents[2] / "docs" / "forwarders"
 LINE = re.compile(r"line \d{7}")
 
@@ -250,7 +252,7 @@ patient.force_flush()
     house.must_hold_all("OpenTelemetry Python (OTLP)", "otlp", "body", trouble, once=False)
 
 
-@pytest.mark.parametrize("house", [4_000_000 + RECORDS * 400], indirect=True)  # it sends all it has at once
+@ROOMY
 def test_splunk_handler(house: House, background: Background) -> None:
     pytest.importorskip("splunk_handler")
     text = house.configuration(
@@ -296,6 +298,7 @@ for start in range(0, RECORDS, 500):
     house.must_hold_all("elasticsearch-py bulk", "bulk", "message", trouble, once=False)
 
 
+@ROOMY
 def test_journal_upload(house: House) -> None:
     program = shutil.which("systemd-journal-upload") or "/lib/systemd/systemd-journal-upload"
     maker = shutil.which("systemd-journal-remote") or "/lib/systemd/systemd-journal-remote"
