@@ -44,14 +44,14 @@ _ORIGIN = "logs.example.org/bench"
 
 
 @contextmanager
-def _bucket() -> Iterator[S3Store]:
-    with buckets.running() as s3, FaultProxy(s3.url, Odds(latency_seconds=DELAY_SECONDS)) as proxy:
+def _bucket(url: str) -> Iterator[S3Store]:
+    with FaultProxy(url, Odds(latency_seconds=DELAY_SECONDS)) as proxy:
         yield buckets.S3(proxy.url).new_store()
 
 
-def committing(writers: int) -> Runs:
+def committing(url: str, writers: int) -> Runs:
     """`COMMITS` entries, by so many writers at once, each with a log of its own."""
-    with _bucket() as store:
+    with _bucket(url) as store:
         signers = keys.generate(_ORIGIN)
         Log.create(store, _ORIGIN, [one.key.vkey() for one in signers], datetime.now(UTC))
         logs = [Log.open(store) for _ in range(writers)]
@@ -75,9 +75,9 @@ def committing(writers: int) -> Runs:
             yield run
 
 
-def spooling(folder: Path, in_bucket: bool, together: int) -> Runs:
+def spooling(url: str, folder: Path, in_bucket: bool, together: int) -> Runs:
     """`BATCHES` batches acknowledged, `together` senders waiting at a time."""
-    with _bucket() as store:
+    with _bucket(url) as store:
         log = Log.create(store, _ORIGIN, [one.key.vkey() for one in keys.generate(_ORIGIN)], datetime.now(UTC))
         bucket = Bucket(log, Writer("w1", 1), BucketRules(), lambda: datetime.now(UTC))
         spool = Spool(
@@ -99,9 +99,9 @@ def spooling(folder: Path, in_bucket: bool, together: int) -> Runs:
                 yield run
 
 
-def reading(folder: Path, hit: bool, threads: int) -> Runs:
+def reading(url: str, folder: Path, hit: bool, threads: int) -> Runs:
     """All segments ready to be queried: fetched and checked, or found where they are."""
-    with _bucket() as store:
+    with _bucket(url) as store:
         segments = [_segment(store, number, folder) for number in range(SEGMENTS)]
         for number in count():
             fetch = Contents(store, Encryption("")).fetch
@@ -132,20 +132,21 @@ def _segment(store: S3Store, number: int, folder: Path) -> Segment:
 
 
 def measure(folder: Path, rounds: int, progress: Callable[[str], None]) -> Section:
-    """All of it."""
-    entered = [
-        Contestant("1 writer", committing, (1,)),
-        Contestant("4 writers", committing, (4,)),
-        *(
-            Contestant(f"{where}, {together}", spooling, (folder / f"{where}-{together}", where == "bucket", together))
-            for where in ("disk", "bucket")
-            for together in (1, TOGETHER)
-        ),
-        Contestant("miss, 1 at a time", reading, (folder / "miss-1", False, 1)),
-        Contestant("miss", reading, (folder / "miss", False, 8)),
-        Contestant("hit", reading, (folder / "hit", True, 8)),
-    ]
-    samples = contest(entered, rounds=rounds, progress=progress)
+    """All of it, on one server."""
+    with buckets.running() as s3:
+        spools = [(where, together) for where in ("disk", "bucket") for together in (1, TOGETHER)]
+        entered = [
+            Contestant("1 writer", committing, (s3.url, 1)),
+            Contestant("4 writers", committing, (s3.url, 4)),
+            *(
+                Contestant(f"{where}, {n}", spooling, (s3.url, folder / f"{where}-{n}", where == "bucket", n))
+                for where, n in spools
+            ),
+            Contestant("miss, 1 at a time", reading, (s3.url, folder / "miss-1", False, 1)),
+            Contestant("miss", reading, (s3.url, folder / "miss", False, 8)),
+            Contestant("hit", reading, (s3.url, folder / "hit", True, 8)),
+        ]
+        samples = contest(entered, rounds=rounds, progress=progress)
     commits = {name: Spread.rate(COMMITS, samples[name].wall) for name in ("1 writer", "4 writers")}
     batches = {name: Spread.rate(BATCHES, sample.wall) for name, sample in samples.items() if ", " in name}
     megabytes = SEGMENTS * SEGMENT_BYTES / 1e6
