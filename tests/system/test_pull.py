@@ -52,9 +52,8 @@ def test_a_killed_service_pulls_everything_once(s3: S3, tmp_path: Path) -> None:
         assert (counted, distinct) == (OBJECTS * RECORDS, OBJECTS * RECORDS)
         assert "strongroom_pull_dead_letters 0.0" in service.call("GET", "/metrics").text
         pulled = service.call("GET", "/v1/status").json()["pull"]
-        print(pulled)
         assert (pulled["gone"], pulled["dead_letters"], pulled["held"], pulled["problem"]) == (0, 0, 0, None)
-        assert service.stop() == 0
+        assert service.stop() in (0, -signal.SIGTERM)  # uvicorn raises the signal again when all is done
     finally:
         service.process.kill()
 
