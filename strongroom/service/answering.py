@@ -11,8 +11,10 @@ them was checked against its entry before it was read; an answer for which that 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +24,7 @@ from starlette.responses import StreamingResponse
 
 from strongroom.query import results
 from strongroom.query.engine import Answer
-from strongroom.query.errors import QueryBusy
+from strongroom.query.errors import QueryBusy, QueryFailed
 from strongroom.query.prepared import Prepared
 from strongroom.service import compression
 from strongroom.service.acts import act
@@ -41,17 +43,19 @@ PATIENCE_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Asker:
-    """Who asks: as the audit names him, and as the engine counts his places."""
+    """Who asks: as the audit names him, and as the engine counts his places. `gone` returns when he has hung up."""
 
     label: str
     role: str
     address: str
     token: str
+    gone: Callable[[], Awaitable[None]] | None = None
 
     @classmethod
     def of(cls, request: Request, principal: Principal) -> Asker:
         """The bearer of the request's token, at the address the socket says."""
-        return cls(principal.label, principal.role, request.client.host if request.client else "", principal.token)
+        address = request.client.host if request.client else ""
+        return cls(principal.label, principal.role, address, principal.token, partial(_gone, request))
 
 
 class Rows(msgspec.Struct, frozen=True):
@@ -109,27 +113,25 @@ class Asking:
         seconds: float | None = None,
         patient: bool = False,
     ) -> Answer:
-        """Start the question on its snapshot; `patient` waits for a place as long as it takes.
+        """Start the question on its snapshot. `patient`: nobody holds a connection for it, it waits for a place.
 
-        Raises what the engine raises, recorded.
+        A question whose asker hangs up before its first rows is ended. Raises what the engine raises, recorded.
         """
+        ask = partial(
+            self._node.engine.run,
+            question.sql,
+            question.parameters,
+            format=format,
+            user=user or self._asker.token,
+            limit=limit,
+            as_of=self.size,
+            narrowing=question.narrowing,
+            seconds=seconds,
+        )
         try:
-            while True:
-                try:
-                    return await self._node.engine.run(
-                        question.sql,
-                        question.parameters,
-                        format=format,
-                        user=user or self._asker.token,
-                        limit=limit,
-                        as_of=self.size,
-                        narrowing=question.narrowing,
-                        seconds=seconds,
-                    )
-                except QueryBusy:
-                    if not patient:
-                        raise
-                await asyncio.sleep(PATIENCE_SECONDS)
+            if patient:
+                return await _once_there_is_a_place(ask)
+            return await _unless_gone(ask, self._asker.gone)
         except BaseException as error:
             self.failed(error)
             raise
@@ -189,6 +191,42 @@ class Asking:
                 **facts,
             )
         )
+
+
+async def _once_there_is_a_place(ask: Callable[[], Awaitable[Answer]]) -> Answer:
+    while True:
+        with contextlib.suppress(QueryBusy):
+            return await ask()
+        await asyncio.sleep(PATIENCE_SECONDS)
+
+
+async def _unless_gone(
+    ask: Callable[[], Coroutine[Any, Any, Answer]], gone: Callable[[], Awaitable[None]] | None
+) -> Answer:
+    """The answer; a question that nobody waits for any more is ended, which frees its place."""
+    if gone is None:
+        return await ask()
+    running, leaving = asyncio.create_task(ask()), asyncio.ensure_future(gone())
+    try:
+        await asyncio.wait({running, leaving}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)  # the answer itself watches the connection from here on
+        in_time = running.done()
+        if not in_time:
+            running.cancel()
+            (late,) = await asyncio.gather(running, return_exceptions=True)
+            if isinstance(late, Answer):
+                await late.body.aclose()
+    if not in_time:
+        raise QueryFailed("whoever asked has hung up")
+    return running.result()
+
+
+async def _gone(request: Request) -> None:
+    """Returns when the client has hung up; its body must have been read, or be none."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def negotiate(accept: str) -> str:

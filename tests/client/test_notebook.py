@@ -121,6 +121,17 @@ def test_who_leaves_frees_his_place(archive: Client) -> None:
         deadline_query(archive)
 
 
+ENDLESS = "SELECT count(*) FROM range(1000000) a, range(1000000) b WHERE hash(a.range, b.range) = 7"
+
+
+def test_who_leaves_before_the_first_row_frees_his_place_too(logs: Service) -> None:
+    for _ in range(3):
+        with pytest.raises(Unreachable), Client(logs.url, logs.tokens["auditor"], timeout_seconds=0.5) as impatient:
+            impatient.query(ENDLESS)
+    with Client(logs.url, logs.tokens["auditor"]) as client:
+        deadline_query(client)  # long before the questions would have run into their limit
+
+
 def deadline_query(archive: Client) -> None:
     deadline = time.monotonic() + 10
     while True:
