@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from strongroom.archive import rebuilding
@@ -34,6 +35,7 @@ FORMAT = "strongroom/segment/1"
 ROW_GROUP = 65_536
 NONCE_BYTES = 16
 SECRET_BYTES = 32
+FILTER_FROM = 256  # distinct values: fewer are told by a row group's smallest and largest, or its dictionary
 RUN = 4_096  # records that a reader of single records holds at once
 
 UNIVERSAL = pa.schema(
@@ -74,12 +76,14 @@ def write(
     secret: bytes,
     metadata: Mapping[str, str],
     forms: Sequence[Form] = (),
+    filtered: Iterable[str] = (),
 ) -> SegmentFacts:
     """Write a segment file at `path`: `records` in row order with their other `columns`, and read it back.
 
     `typed` are the source's columns, which follow the UNIVERSAL ones. `columns` holds them all but `raw`, in any order;
     it may lack those that no row fills, and hold others as dictionaries. `metadata` (source, date, writer, …) goes into
-    the footer beside the format and the secret. Records that one of `forms` rebuilds are left out of `raw`.
+    the footer beside the format and the secret. Records that one of `forms` rebuilds are left out of `raw`. `filtered`:
+    columns of text that are searched for single values.
 
     What is returned is computed from the file, not from what was given, and the file must hold what was given: a bit
     flipped in memory or by the encoder would otherwise be sealed for ever. One row group at a time is in memory beside
@@ -109,6 +113,7 @@ def write(
         use_dictionary=[name for name in schema.names if name not in _NO_DICTIONARY | encodings.keys()],
         column_encoding=encodings,
         write_page_index=True,
+        bloom_filter_options=_filters(columns, filtered),
     ) as writer:
         left = []
         for start in range(0, len(records), ROW_GROUP):
@@ -253,6 +258,15 @@ def _compared(
                 raise FormatError(f"segment: row group {group} does not read back as it was written")
             roots.append(root_of(leaf_hashes(raws, secret, group)))
         return _facts(path, file.metadata.num_rows, roots)
+
+
+def _filters(columns: pa.Table, names: Iterable[str]) -> dict[str, dict[str, float]] | None:
+    """Bloom filters for columns that are searched for single values: where they save reading a row group of several."""
+    if columns.num_rows <= ROW_GROUP:
+        return None
+    present = {name: columns.column(name).cast(pa.string()) for name in names if name in columns.schema.names}
+    distinct = {name: min(pc.count_distinct(column).as_py(), ROW_GROUP) for name, column in present.items()}
+    return {name: {"ndv": count, "fpp": 0.03} for name, count in distinct.items() if count >= FILTER_FROM} or None
 
 
 def _encoding(field: pa.Field) -> str | None:

@@ -37,6 +37,7 @@ from strongroom.ingest.decode import decode_whole
 from strongroom.ingest.errors import CutTooLarge, SealFailed, SpoolDamaged
 from strongroom.ingest.frames import EPOCH, BatchHeader
 from strongroom.ingest.sources import BUILT_IN, SOURCES, Registry, attachment, quarantine
+from strongroom.ingest.sources.entities import single_values
 from strongroom.ingest.sources.source import TEXT, LineSource, Source, Split
 from strongroom.ingest.spool import FrameAt
 from strongroom.ingest.writer import Writer
@@ -298,6 +299,7 @@ def _segment(job: Job, source: Source, day: date, rows: _Rows) -> BuiltSegment:
             secret=cut.secret(key),
             metadata=metadata,
             forms=forms,
+            filtered=single_values(source),
         )
     except FormatError as error:
         # Memory, disk or encoder lied. Committing would seal the error for ever; building again may not repeat it.

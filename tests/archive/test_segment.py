@@ -5,6 +5,8 @@ from base64 import b64decode
 from hashlib import sha256
 from pathlib import Path
 
+import duckdb
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -78,3 +80,31 @@ def test_what_is_no_segment(tmp_path: Path) -> None:
         segment.read_back(tmp_path / "a")
     with pytest.raises(FormatError):
         write_segment(tmp_path / "b", records_table(numbered(1)), secret=b"short", metadata={})
+
+
+def test_filters_stand_where_they_save_reading(tmp_path: Path) -> None:
+    """On many values in several row groups; the same bytes each time, and what is searched for is found."""
+    typed = pa.schema([("id", pa.string()), ("few", pa.string()), ("unfiltered", pa.string())])
+
+    def written(name: str, count: int) -> segment.SegmentFacts:
+        numbers = pa.array(range(count), pa.int64())
+        names = pa.array([f"{(7919 * n) % count}" for n in range(count)])
+        moments = pa.repeat(pa.scalar(0, segment.UNIVERSAL.field("event_time").type), count)
+        few = pa.array([str(n % 9) for n in range(count)]).dictionary_encode()
+        columns = {"event_time": moments, "received_at": moments, "sequence": numbers, "position": numbers}
+        table = pa.table({**columns, "id": names, "few": few, "unfiltered": names})
+        filtered = ("id", "few", "nowhere")
+        path = tmp_path / name
+        return segment.write(path, [b"x"] * count, table, typed=typed, secret=SECRET, metadata={}, filtered=filtered)
+
+    many = segment.ROW_GROUP + 1000
+    large, again, small = written("large", many), written("again", many), written("small", 1000)
+    assert large == again
+    assert small.records == 1000
+    with duckdb.connect() as connection:
+        sql = "SELECT DISTINCT path_in_schema FROM parquet_metadata(?) WHERE bloom_filter_length IS NOT NULL"
+        assert connection.execute(sql, [str(tmp_path / "large")]).fetchall() == [("id",)]
+        assert connection.execute(sql, [str(tmp_path / "small")]).fetchall() == []
+        for wanted in ("5", "66000", "no such"):
+            sql = "SELECT count(*) FROM read_parquet(?) WHERE id = ?"
+            assert connection.execute(sql, [str(tmp_path / "large"), wanted]).fetchone() == (wanted != "no such",)

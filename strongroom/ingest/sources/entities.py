@@ -51,3 +51,10 @@ def entities(source: Source) -> dict[str, tuple[str, ...]]:
         if field.name in of_column and field.type in (TEXT, TEXTS):
             found.setdefault(of_column[field.name], []).append(field.name)
     return {kind: tuple(names) for kind, names in found.items()}
+
+
+def single_values(source: Source) -> list[str]:
+    """The columns of `source` that are searched for one of very many values: Parquet keeps filters for them."""
+    kinds = entities(source)
+    names = [name for kind in ("address", "principal", "access_key", "event_id") for name in kinds.get(kind, ())]
+    return [name for name in names if source.schema.field(name).type == TEXT]
