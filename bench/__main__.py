@@ -15,12 +15,26 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import acknowledge, ask, encrypt, generate, many, pipeline, prove, push, report, seal, service, stages
+from bench import (
+    acknowledge,
+    ask,
+    encrypt,
+    generate,
+    investigate,
+    many,
+    pipeline,
+    prove,
+    push,
+    report,
+    seal,
+    service,
+    stages,
+)
 from bench.generate import DataSet
 from bench.report import Section
 
 EVENTS, FLOWS, SEED = 100_000, 500_000, 7
-PARTS = ("acknowledge", "push", "seal", "stages", "pipeline", "prove", "encrypt", "many", "ask", "small")
+PARTS = ("acknowledge", "push", "seal", "stages", "pipeline", "prove", "encrypt", "many", "ask", "small", "investigate")
 _HERE = Path(__file__).parent
 _WIDTH = 130
 
@@ -39,6 +53,8 @@ def main() -> int:
         progress("generating logs")
         data = generate.data_set(_HERE / "data" / f"scale-{scale:g}", events=events, flows_=flows, seed=SEED)
         sections = list(_sections(data, scratch, rounds, only, progress))
+        if "investigate" in only:
+            sections.append(_investigate(events, flows, scratch, rounds, progress))
     report.show(sections, screen)
     settings = {"events": events, "flows": flows, "seed": SEED, "rounds": rounds, "parts": only}
     report.save(sections, settings, _HERE / "results.json")
@@ -81,6 +97,17 @@ def _sections(
             yield ask.measure(data, archive, rounds, progress)
         if "small" in only:
             yield ask.measure_small(archive, rounds, progress)
+
+
+def _investigate(events: int, flows: int, scratch: Path, rounds: int, progress: Callable[[str], None]) -> Section:
+    """The same amounts in many small segments, as a year of an archive has them."""
+    progress("building the archive to investigate")
+    per_file = (max(1, 2 * events // investigate.SEGMENTS), max(1, 2 * flows // investigate.SEGMENTS))
+    folder = _HERE / "data" / f"investigate-{events}-{flows}"
+    data = generate.data_set(folder, events=events, flows_=flows, seed=SEED, per_file=per_file)
+    archive = scratch / "investigate"
+    service.ingest([data.folder / "cloudtrail", data.folder / "vpcflow"], archive, seal_bytes=1)
+    return investigate.measure(archive, rounds, progress)
 
 
 @contextmanager

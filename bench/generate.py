@@ -110,9 +110,17 @@ class _Written:
     rejected: Counter[str]
 
 
-def data_set(folder: Path, *, events: int, flows_: int, seed: int, processes: int | None = None) -> DataSet:
-    """The data set of these sizes in `folder`, written unless it is there already."""
-    fingerprint = _fingerprint(events, flows_, seed)
+def data_set(
+    folder: Path,
+    *,
+    events: int,
+    flows_: int,
+    seed: int,
+    processes: int | None = None,
+    per_file: tuple[int, int] = (EVENTS_PER_FILE, FLOWS_PER_FILE),
+) -> DataSet:
+    """The data set of these sizes in `folder`, written unless it is there already; `per_file`: events, flows."""
+    fingerprint = _fingerprint(events, flows_, seed, per_file)
     truth_file = folder / "truth.json"
     if truth_file.exists():
         written_as = msgspec.json.decode(truth_file.read_bytes(), type=_Stamp).fingerprint
@@ -120,8 +128,8 @@ def data_set(folder: Path, *, events: int, flows_: int, seed: int, processes: in
             return DataSet(folder, msgspec.json.decode(truth_file.read_bytes(), type=Truth))
     shutil.rmtree(folder, ignore_errors=True)
     jobs = [
-        *_jobs("cloudtrail", folder, seed, events, EVENTS_PER_FILE),
-        *_jobs("vpcflow", folder, seed, flows_, FLOWS_PER_FILE),
+        *_jobs("cloudtrail", folder, seed, events, per_file[0]),
+        *_jobs("vpcflow", folder, seed, flows_, per_file[1]),
     ]
     with ProcessPoolExecutor(processes or os.cpu_count(), get_context("spawn")) as pool:
         written = list(pool.map(_write, jobs))
@@ -185,11 +193,11 @@ def _kind(written: list[_Written], kind: str) -> Kind:
     )
 
 
-def _fingerprint(events: int, flows_: int, seed: int) -> str:
+def _fingerprint(events: int, flows_: int, seed: int, per_file: tuple[int, int]) -> str:
     """Changes whenever the content would: sizes, seed, or the generator's own code."""
     code = b"".join(Path(str(module.__file__)).read_bytes() for module in (cloudtrail, flows, organisation))
     code += Path(__file__).read_bytes()
-    return sha256(json.dumps([events, flows_, seed]).encode() + code).hexdigest()[:16]
+    return sha256(json.dumps([events, flows_, seed, per_file]).encode() + code).hexdigest()[:16]
 
 
 def main() -> None:

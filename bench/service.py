@@ -50,10 +50,13 @@ class Service:
         return int(found[1]) * 1024 if found else 0
 
 
-def ingest(files: Sequence[Path], folder: Path) -> dict[str, Any]:
-    """`strongroom ingest` of folders into the archive in `folder`; its summary."""
+def ingest(files: Sequence[Path], folder: Path, **settings: object) -> dict[str, Any]:
+    """`strongroom ingest` of folders into the archive in `folder`; its summary. `settings` go by its environment."""
     done = subprocess.run(
-        [*_STRONGROOM, "ingest", *map(str, files), *_places(folder), "--json"], stdout=subprocess.PIPE, check=True
+        [*_STRONGROOM, "ingest", *map(str, files), *_places(folder), "--json"],
+        stdout=subprocess.PIPE,
+        env=os.environ | _environment(settings),
+        check=True,
     )
     summary: dict[str, Any] = json.loads(done.stdout)
     return summary
@@ -69,7 +72,7 @@ def serving(folder: Path, core: int | None = None, **settings: object) -> Iterat
         text=True,
         check=True,
     ).stdout.strip()
-    environment = {f"STRONGROOM_{name.upper()}": str(value) for name, value in settings.items()}
+    environment = _environment(settings)
     log = folder / "service.log"
     with log.open("w") as output:
         process = subprocess.Popen(
@@ -100,6 +103,10 @@ def _await(process: subprocess.Popen[bytes], log: Path, token: str) -> Service:
         time.sleep(0.05)
     process.kill()
     raise RuntimeError(f"the service did not start:\n{log.read_text()}")
+
+
+def _environment(settings: Mapping[str, object]) -> dict[str, str]:
+    return {f"STRONGROOM_{name.upper()}": str(value) for name, value in settings.items()}
 
 
 def _places(folder: Path) -> list[str]:
