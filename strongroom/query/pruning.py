@@ -51,7 +51,7 @@ class Carrier:
 
 
 class Pruner:
-    """Chooses segments. One for all queries; what it chooses from grows."""
+    """Chooses segments. One for all queries; what it chooses from grows meanwhile, also while it chooses."""
 
     def __init__(
         self, table: SegmentTable, index: Index, sources: Sequence[ViewSource], normalised: Sequence[NormalisedView]
@@ -124,7 +124,7 @@ class Pruner:
 
     def _holding(self, source: str, carriers: Sequence[Carrier], condition: OneOf, among: int) -> int:
         """Those where one of the columns can hold one of the values; all, when one of them is not indexed."""
-        kinds, found = self._kinds[source], ~self._index.covered
+        kinds, found = self._kinds[source], ~self._index.covered  # before looking, as below
         for carrier in carriers:
             kind = kinds.get((carrier.column, carrier.element or condition.element))
             if kind is None or (carrier.element and condition.element):
@@ -141,7 +141,8 @@ class Pruner:
         values += [("account", narrowing.accounts)] if narrowing.accounts is not None else []
         values += [("region", narrowing.regions)] if narrowing.regions is not None else []
         for kind, alternatives in values:
-            among &= self._index.find(kind, alternatives) | ~self._index.covered
+            unknown = ~self._index.covered  # before looking: what is indexed meanwhile must not count as looked into
+            among &= unknown | self._index.find(kind, alternatives)
         return among
 
 
