@@ -174,6 +174,11 @@ class QueryEngine:
         self._kept_size = self._catalog.size
         self._catalog.keep(self._kept)
 
+    async def indexed(self) -> None:
+        """Index now what would be indexed in the background. Raises StrongroomError, OSError."""
+        await asyncio.to_thread(self._index.load)
+        await self._indexer.catch_up()
+
     async def run(
         self,
         sql: str,
