@@ -5,5 +5,9 @@ through, `views` writes the SQL of the views, `slots` says who may run a query n
 `worker` is such a process with its walls `sandbox` and `guard` (and `functions`), `results` encodes answers, `frames`
 is what server and worker say.
 
+Questions that need no SQL of the asker's own are written by `search`, `timeline` and `pivots`, or stand ready in
+`investigations`; `prepared` fills their blanks; `counts` knows the hourly counts that the log commits to. `convert`
+turns a kept answer into another format.
+
 This module imports nothing: a worker process imports only what it needs.
 """
