@@ -142,12 +142,13 @@ def source_view(source: ViewSource, groups: Sequence[Files], root: Path, needed:
     give back, the view makes them by the same forms (archive/rebuilding.py). `needed`: columns to have, by default all;
     a view has at least one.
     """
-    wanted = [column for column in columns_of(source) if needed is None or column.name in needed]
-    wanted = wanted or [column for column in columns_of(source) if column.name == "_row"]
+    every = columns_of(source)
+    wanted = [column for column in every if needed is None or column.name in needed]
+    wanted = wanted or [column for column in every if column.name == "_row"]
     if not groups:
         return f"{_create(source.name)} {_nothing(wanted)}"
     names = {column.name for column in wanted}
-    times = {column.name for column in columns_of(source) if column.type.startswith("TIMESTAMP")}
+    times = {column.name for column in every if column.type.startswith("TIMESTAMP")}
     rows = []
     for group in groups:
         columns = ", ".join(_stored(column, group, times, root) for column in wanted)
@@ -239,34 +240,36 @@ def _event_rows(source: ViewSource, wanted: Sequence[Column]) -> str:
 
 
 def read_by_events(source: ViewSource, needed: Collection[str] | None) -> set[str] | None:
-    """The columns of a source that `events` reads for its columns `needed`; None for all."""
+    """The names that `events` mentions for its columns `needed`, the source's columns among them; None for all."""
     if needed is None:
         return None
     expressions = [source.events.get(name, "") for name in (*EVENT_COLUMNS, "event_time") if name in needed]
-    return {*_NAMES.findall(" ".join(expressions)), *needed} & {column.name for column in columns_of(source)}
+    return {*_NAMES.findall(" ".join(expressions)), *needed}
+
+
+_PLAIN = {
+    pa.string(): "VARCHAR",
+    pa.large_string(): "VARCHAR",
+    pa.binary(): "BLOB",
+    pa.bool_(): "BOOLEAN",
+    pa.int8(): "TINYINT",
+    pa.int16(): "SMALLINT",
+    pa.int32(): "INTEGER",
+    pa.int64(): "BIGINT",
+    pa.uint8(): "UTINYINT",
+    pa.uint16(): "USMALLINT",
+    pa.uint32(): "UINTEGER",
+    pa.uint64(): "UBIGINT",
+    pa.float32(): "FLOAT",
+    pa.float64(): "DOUBLE",
+    pa.date32(): "DATE",
+}
 
 
 def sql_type(kind: pa.DataType) -> str:
     """The DuckDB type an Arrow type is read as. Raises ValueError for one no segment should have."""
-    plain = {
-        pa.string(): "VARCHAR",
-        pa.large_string(): "VARCHAR",
-        pa.binary(): "BLOB",
-        pa.bool_(): "BOOLEAN",
-        pa.int8(): "TINYINT",
-        pa.int16(): "SMALLINT",
-        pa.int32(): "INTEGER",
-        pa.int64(): "BIGINT",
-        pa.uint8(): "UTINYINT",
-        pa.uint16(): "USMALLINT",
-        pa.uint32(): "UINTEGER",
-        pa.uint64(): "UBIGINT",
-        pa.float32(): "FLOAT",
-        pa.float64(): "DOUBLE",
-        pa.date32(): "DATE",
-    }
-    if kind in plain:
-        return plain[kind]
+    if kind in _PLAIN:
+        return _PLAIN[kind]
     if pa.types.is_timestamp(kind):
         return "TIMESTAMP WITH TIME ZONE" if kind.tz else "TIMESTAMP"
     if pa.types.is_decimal(kind):
