@@ -24,7 +24,7 @@ from starlette.responses import StreamingResponse
 
 from strongroom.query import results
 from strongroom.query.engine import Answer
-from strongroom.query.errors import QueryBusy, QueryFailed
+from strongroom.query.errors import QueryBusy, QueryFailed, QueryRefused
 from strongroom.query.prepared import Prepared
 from strongroom.service import compression
 from strongroom.service.acts import act
@@ -39,6 +39,7 @@ FORMATS = {content_type.partition(";")[0]: name for name, content_type in result
 OPENAPI_CONTENT: Mapping[str, Any] = {media: {} for media in FORMATS}
 
 PATIENCE_SECONDS = 0.5
+DOCUMENT_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +141,14 @@ class Asking:
         """Run the question to its end, for an answer of ours that is made of its rows. Does not record success."""
         answer = await self.run(question, format="json", limit=limit)
         try:
-            body = b"".join([chunk async for chunk in answer.body])
+            body = bytearray()
+            async for chunk in answer.body:
+                body += chunk
+                if len(body) > DOCUMENT_BYTES:
+                    raise QueryRefused(
+                        f"the answer is larger than {DOCUMENT_BYTES >> 20} MiB",
+                        hint="ask for fewer rows, or in another format, which comes as a stream",
+                    )
             outcome = await answer.finished
             if outcome.error is not None:
                 raise outcome.error
