@@ -27,13 +27,6 @@ class Between(msgspec.Struct, frozen=True, tag="between"):
     high: int | None = None
 
 
-class Containing(msgspec.Struct, frozen=True, tag="containing"):
-    """The text in `column` contains `text`, byte for byte."""
-
-    column: str
-    text: str
-
-
 class Every(msgspec.Struct, frozen=True, tag="every"):
     """All of the parts."""
 
@@ -46,7 +39,7 @@ class Some(msgspec.Struct, frozen=True, tag="some"):
     parts: tuple[Condition, ...]
 
 
-Condition = OneOf | Between | Containing | Every | Some
+Condition = OneOf | Between | Every | Some
 
 
 def every(parts: Iterable[Condition | None]) -> Condition | None:

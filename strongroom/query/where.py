@@ -6,10 +6,10 @@ the WHERE's conjuncts on that view's columns are its condition. In a join they h
 join does not make up for (both sides of an inner join, the left of a left join), when the column is qualified by that
 side's name; and so does the ON of inner joins. A view named in several places has the conditions of all, joined by OR.
 
-Understood are, on a plain column: `=`, `IN`, comparisons and BETWEEN, `list_contains`, an element of a list, LIKE and
-`contains`, joined by AND and OR. Values are constants and bound parameters; times also a constant distance from now.
-All else is unknown, which is sound. In DuckDB's WHERE a name means a column before it means an alias of the SELECT
-list, and names match without regard to case; a name that is no column of the view is for the reader to ignore.
+Understood are, on a plain column: `=`, `IN`, comparisons and BETWEEN, `list_contains` and an element of a list, joined
+by AND and OR. Values are constants and bound parameters; times also a constant distance from now. All else is unknown,
+which is sound. In DuckDB's WHERE a name means a column before it means an alias of the SELECT list, and names match
+without regard to case; a name that is no column of the view is for the reader to ignore.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import duckdb
 import msgspec
 
-from strongroom.query.conditions import Between, Condition, Containing, OneOf, every, some
+from strongroom.query.conditions import Between, Condition, OneOf, every, some
 
 MAX_DEPTH, MAX_VALUES = 16, 1_000
 CLOCK_MICROSECONDS = 3_600_000_000
@@ -162,20 +162,11 @@ class _Reader:
         return Between(column, low=moment) if lower else Between(column, high=moment)
 
     def _function(self, node: Any) -> Condition | None:
-        name, arguments = node["qualified_name"]["path"][-1].lower(), [item["expression"] for item in node["arguments"]]
-        if len(arguments) != 2 or (column := self._column(arguments[0])) is None:
+        arguments = [item["expression"] for item in node["arguments"]]
+        if node["qualified_name"]["path"][-1].lower() not in _LIST_MEMBER or len(arguments) != 2:
             return None
-        text = self._constants.text(arguments[1])
-        if text is None:
-            return None
-        if name in _LIST_MEMBER:
-            return OneOf(column, (text,), element=True)
-        if name == "contains":
-            return Containing(column, text) if text else None
-        if name == "~~" and "\\" not in text:  # LIKE; without an escape, what is between its wildcards is literal
-            longest = max(text.replace("_", "%").split("%"), key=len)
-            return Containing(column, longest) if longest else None
-        return None
+        column, text = self._column(arguments[0]), self._constants.text(arguments[1])
+        return None if column is None or text is None else OneOf(column, (text,), element=True)
 
     def _column(self, node: Any) -> str | None:
         """The name of a column of this table, nested ones with dots; None for anything else."""
