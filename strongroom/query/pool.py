@@ -194,7 +194,8 @@ class WorkerPool:
         """Take a worker back. `clean`: its query ended in an ordinary way and it waits for the next."""
         self._watched.discard(worker)
         fit = clean and worker.served < REUSES and worker.resident() < self.limits.memory_bytes // 2
-        if fit and not self._stopping and len(self._spares) < max(self.limits.spare_workers, 1):
+        # As many as ran at once stay: starting one costs more than most queries.
+        if fit and not self._stopping and len(self._spares) < max(self.limits.spare_workers, self.limits.concurrency):
             self._spares.append(worker)
         else:
             self._spawn(worker.ended())

@@ -141,4 +141,5 @@ def test_the_engine_runs_its_queries_behind_these_walls(bench: Bench) -> None:
     environment = Path(f"/proc/{worker.process.pid}/environ").read_bytes().split(b"\0")
     assert {entry.split(b"=")[0] for entry in environment} <= {
         b"", b"PYTHONPATH", b"LANG", b"TZ", b"MALLOC_ARENA_MAX", b"ARROW_DEFAULT_MEMORY_POOL", b"JE_ARROW_MALLOC_CONF",
+        b"OPENBLAS_NUM_THREADS", b"OMP_NUM_THREADS", b"MKL_NUM_THREADS",
     }  # fmt: skip
