@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -38,7 +38,7 @@ from strongroom.query.normalised import NormalisedView
 from strongroom.query.pool import WorkerPool
 from strongroom.query.pruning import Pruner
 from strongroom.query.running import AnswerBody, Outcome, Run
-from strongroom.query.segments import Segment, numbers_of
+from strongroom.query.segments import Segment, SegmentTable, numbers_of
 from strongroom.query.slots import Slots
 from strongroom.query.views import Files, ViewSource
 
@@ -280,10 +280,14 @@ class QueryEngine:
     def catalog(self) -> dict[str, Any]:
         """What can be asked: views with their columns, ranges and counts, on the newest snapshot."""
         snapshot = self._catalog.snapshot()
-        segments = self._catalog.segments(snapshot.size)
+        known = self._catalog.table
+        segments = known.upto(snapshot.size)
+
+        def of(sources: Collection[str]) -> int:
+            return segments & known.of_sources(sources)
+
         tables = [
-            _table(view.name, view.description, views.columns_of(view), [s for s in segments if s.source == view.name])
-            for view in self._views
+            _table(view.name, view.description, views.columns_of(view), known, of([view.name])) for view in self._views
         ]
         in_events = {view.name for view in self._views if view.events}
         tables += [
@@ -291,14 +295,16 @@ class QueryEngine:
                 views.EVENTS,
                 f"what happened, across {', '.join(sorted(in_events)) or 'no sources yet'}, in common columns",
                 views.event_columns(),
-                [segment for segment in segments if segment.source in in_events],
+                known,
+                of(in_events),
             ),
             *(
                 _table(
                     view.name,
                     view.description,
                     normalised.columns_of(view),
-                    [s for s in segments if s.source in normalised.sources_read([view.name], self._normalised)],
+                    known,
+                    of(normalised.sources_read([view.name], self._normalised)),
                 )
                 for view in self._normalised
             ),
@@ -312,7 +318,7 @@ class QueryEngine:
                 "name": views.SEGMENTS,
                 "description": "the sealed segments: one row each",
                 "columns": _columns(views.catalog_columns(views.SEGMENTS)),
-                "records": len(segments),
+                "records": segments.bit_count(),
             },
         ]
         return {
@@ -380,16 +386,16 @@ def _columns(columns: Sequence[views.Column]) -> list[dict[str, str]]:
     return [{"name": column.name, "type": column.type, "description": column.description} for column in columns]
 
 
-def _table(name: str, text: str, columns: Sequence[views.Column], segments: Sequence[Segment]) -> dict[str, Any]:
-    starts = [segment.min_time for segment in segments if segment.min_time is not None]
-    ends = [segment.max_time for segment in segments if segment.max_time is not None]
+def _table(name: str, text: str, columns: Sequence[views.Column], known: SegmentTable, chosen: int) -> dict[str, Any]:
+    records, size = known.totals(chosen)
+    earliest, latest = known.span(chosen)
     return {
         "name": name,
         "description": text,
         "columns": _columns(columns),
-        "records": sum(segment.records for segment in segments),
-        "segments": len(segments),
-        "bytes": sum(segment.bytes for segment in segments),
-        "min_time": instant(min(starts, default=None)),
-        "max_time": instant(max(ends, default=None)),
+        "records": records,
+        "segments": chosen.bit_count(),
+        "bytes": size,
+        "min_time": instant(earliest),
+        "max_time": instant(latest),
     }

@@ -138,6 +138,13 @@ class SegmentTable:
         records, size = (pc.sum(column.take(numbers)).as_py() or 0 for column in columns)
         return records, size
 
+    def span(self, bits: int) -> tuple[int | None, int | None]:
+        """The earliest and the latest event time in a choice, as far as times are known."""
+        numbers = pa.array(numbers_of(bits), pa.int64())
+        low, high = (column.array(self._count).take(numbers) for column in (self._min_time, self._max_time))
+        known = pc.not_equal(low, _LEAST)
+        return pc.min(low.filter(known)).as_py(), pc.max(high.filter(known)).as_py()
+
     def digests(self, numbers: Sequence[int]) -> list[str] | None:
         """SHA-256 of these segments, None when there is one that is not known."""
         if numbers and max(numbers) >= self._count:

@@ -56,6 +56,7 @@ def test_a_million_segments_are_chosen_from_without_looking_at_each(monkeypatch:
     chosen = table.upto(900_000) & table.of_sources(["b", "c", "none"]) & table.within(5_000_000, 6_000_000)
     assert numbers_of(chosen) == [n for n in range(4998, 6001) if n & 7 in (1, 2)]
     assert table.totals(chosen) == (sum(numbers_of(chosen)), sum(numbers_of(chosen)))
+    assert table.span(chosen) == (5_001_000, 5_996_000)
     assert not made
     assert len(table.chosen(chosen)) == len(made) == chosen.bit_count()
 
