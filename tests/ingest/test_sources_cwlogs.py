@@ -41,6 +41,23 @@ def test_a_real_flow_record_in_its_envelope() -> None:
     assert row["event_time"] == datetime.fromtimestamp(1548934870, UTC)
 
 
+def test_flows_in_the_landing_zones_list_of_fields() -> None:
+    usual = (
+        "5 111122223333 eni-1 10.0.0.5 198.51.100.9 49152 443 6 10 840 1700000000 1700000060 REJECT OK vpc-1 subnet-1"
+        " i-1 2 IPv4 10.0.0.5 198.51.100.9 ca-central-1 cac1-az1 - - egress 8"
+    )
+    empty = "2 111122223333 eni-1 - - - - - - - 1700000000 1700000060 - NODATA vpc-1 - - - - - - ca-central-1 cac1-az1"
+    other = usual.removeprefix("5 ")  # another order: not guessed
+    content = envelope(usual, empty, other, usual + "\n" + usual)
+    flow, nothing, unknown, two = derived("cwlogs", content)
+    wanted = {"kind": "vpcflow", "region": "ca-central-1", "actor": "i-1", "action": "REJECT", "status": "OK"}
+    some(flow, **wanted, source_address="10.0.0.5", target="198.51.100.9")
+    some(nothing, kind="vpcflow", region="ca-central-1", source_address=None, status="NODATA")
+    some(unknown, kind="text", source_address=None)
+    some(two, kind="text")
+    assert [row["outcome"] for row in events("cwlogs", content)] == ["denied", None, None, None]
+
+
 def test_the_landing_zones_objects_are_many_gzip_members_without_separators() -> None:
     documents = [envelope("a", "b", group="/one"), envelope("c", group="/two"), envelope(kind="CONTROL_MESSAGE")]
     stored = b"".join(map(gzip.compress, documents))

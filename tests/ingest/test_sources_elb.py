@@ -57,6 +57,29 @@ def test_classic_load_balancer_beside_the_others() -> None:
     some(events("elb", content)[-1], action="GET", outcome="success", target="http://www.example.com:80/")
 
 
+def test_connections_to_an_application_load_balancer() -> None:
+    name = "written-connection.log"
+    accepted, expired, without, broken = sample("elb", name)
+    some(
+        accepted,
+        format="connection",
+        source_address="198.51.100.24",
+        source_port=49812,
+        listener="443",
+        handshake_milliseconds=12,
+        client_certificate_subject="CN=partner.example.com,O=Partner,C=DE",
+        client_certificate_serial="0A1B2C3D4E5F6071",
+        tls_verify_status="Success",
+        connection_trace_id="TID_0f6b2f0c1f9d4b7e8a4de0a5c6b7d8e9",
+    )
+    some(expired, handshake_milliseconds=None, tls_verify_status="Failed:ClientCertExpired")
+    some(without, source_address="2001:db8::7", client_certificate_subject=None, tls_verify_status=None)
+    some(broken, tls_version=None, tls_verify_status="Failed:UnmappedConnectionError")
+    shown = events("elb", body(SAMPLES / "elb" / name))
+    assert [row["outcome"] for row in shown] == ["success", "denied", "success", "failure"]
+    assert {row["action"] for row in shown} == {"connect"}
+
+
 def test_new_fields_at_the_end_are_kept_and_a_shortened_line_is_read_as_far_as_it_goes() -> None:
     line = body(SAMPLES / "elb" / "clo-alb.log.gz").splitlines()[0]
     # Later formats have a connection id and three about rewriting.

@@ -9,8 +9,9 @@ all; the column `message` is the string they mean. A message of a kind known her
 which `kind` names and from which the columns after it are taken; all of it can be reached: `message->>'$.eventName'`.
 A message is not a record of its own: it has no exact bytes in what arrived, and its event has an identity it lacks.
 
-Flow logs in CloudWatch have no header line; those of the default format are read, others are `text`. Reference: Amazon
-CloudWatch Logs user guide, "Real-time processing of log data with subscriptions".
+Flow logs in CloudWatch have no header line; those of the default format and of the landing zone's usual list of fields
+are read, as are lists that begin like it. Others are `text`, and reached by position (docs/sources/cwlogs.md).
+Reference: Amazon CloudWatch Logs user guide, "Real-time processing of log data with subscriptions".
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ _INNER: Mapping[str, tuple[Source, Mapping[str, tuple[str, ...]]]] = {
         vpcflow.SOURCE,
         {
             "region": ("region",),
+            "actor": ("instance_id",),
             "action": ("action",),
             "target": ("destination_address",),
             "source_address": ("source_address",),
@@ -147,9 +149,9 @@ class CloudWatchLogs(JsonSource):
         taken: dict[str, list[str | None]] = {name: [None] * len(raw) for name in _FROM_MESSAGE}
         for kind, (source, columns) in _INNER.items():
             rows = [row for row, found in enumerate(kinds) if found == kind]
-            inner = source.derive([messages[row].encode("utf-8", "replace") for row in rows], None) if rows else None
-            if inner is None:
+            if not rows:
                 continue
+            inner = _derived(source, [messages[row].encode("utf-8", "replace") for row in rows])
             for name, sources in columns.items():
                 values = pc.coalesce(*(inner[column] for column in sources)).to_pylist()
                 for row, value in zip(rows, values, strict=True):
@@ -160,11 +162,19 @@ class CloudWatchLogs(JsonSource):
         return table
 
 
+def _derived(source: Source, messages: list[bytes]) -> pa.Table:
+    """What a kind's own source makes of messages. A flow without its header is given the one it must have had."""
+    headers = [vpcflow.presumed(message) for message in messages] if source is vpcflow.SOURCE else None
+    return source.derive(messages, headers)
+
+
 def _kind(message: str) -> str | None:
     """The source that would read this message, `json` or `text` when it is of no kind known here."""
     if not message.strip():
         return None
     head = message.encode("utf-8", "replace")
+    if vpcflow.presumed(head):
+        return "vpcflow"
     known = next((kind for kind, (source, _) in _INNER.items() if source.recognise(head)), None)
     return known or ("json" if outline.is_json(head) else "text")
 

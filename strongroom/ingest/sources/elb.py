@@ -1,9 +1,11 @@
-"""Access logs of Elastic Load Balancing: Application, Network (TLS) and Classic Load Balancers.
+"""Logs of Elastic Load Balancing: access logs of all kinds of load balancers, and connection logs.
 
-The three formats tell themselves apart by how a line begins, and may stand in one body. The same columns serve all;
-what a kind does not record is null. Account and region are those of the target group or certificate. A line that begins
-like none of the three is broken. Field references: Elastic Load Balancing user guides, "Access logs for your
-Application Load Balancer", "… Network Load Balancer", "… Classic Load Balancer".
+The four formats (Application, Network and Classic Load Balancers' access logs, Application Load Balancers' connection
+logs) tell themselves apart by how a line begins, and may stand in one body. The same columns serve all; what a kind
+does not record is null. Account and region are those of the target group or certificate; a connection's line has
+neither, and its `connection_trace_id` leads to the requests that came through it. A line that begins like none of the
+four is broken. Field references: Elastic Load Balancing user guides, "Access logs for your Application Load Balancer",
+"… Network Load Balancer", "… Classic Load Balancer", "Connection logs for your Application Load Balancer".
 """
 
 from __future__ import annotations
@@ -23,7 +25,12 @@ _TIME = rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z?"
 _APPLICATION = re.compile(rb"(?:https?|h2|grpcs?|wss?) (?P<time>" + _TIME + rb") \S+ \S+ \S+ (?:\S+ ){3}\S+")
 _NETWORK = re.compile(rb"(?:tls|tcp|udp|quic|tcp_udp) \d+\.\d+ (?P<time>" + _TIME + rb") \S+ \S+ \S+:\d+ \S+")
 _CLASSIC = re.compile(_TIME + rb" \S+ \S+ \S+ (?:-?[\d.]+ ){3}\S+ \S+ \d+ \d+ \"")
-_ANY = re.compile(b"|".join(p.pattern.replace(b"?P<time>", b"?:") for p in (_APPLICATION, _NETWORK, _CLASSIC)))
+_CONNECTION = re.compile(
+    _TIME + rb' [0-9A-Fa-f.:]+ \d+ \d+ \S+ \S+ (?:-|\d+(?:\.\d+)?) (?:"[^"]*"|-) \S+ \S+ (?:Success|Failed\S*|-)(?: |$)'
+)
+_ANY = re.compile(
+    b"|".join(p.pattern.replace(b"?P<time>", b"?:") for p in (_APPLICATION, _NETWORK, _CLASSIC, _CONNECTION))
+)
 
 # A format: for each field in order the columns read from it, with their conversion (None: what the type reads).
 _Columns = tuple[tuple[str, Callable[[str], object] | None], ...]
@@ -35,6 +42,11 @@ _REQUEST: _Columns = (("method", _METHOD), ("url", _URL), ("http_version", _PROT
 
 def _one(name: str) -> _Columns:
     return ((name, None),)
+
+
+def _milliseconds(seconds: str) -> int | None:
+    found = accesslog.number(seconds)
+    return None if found is None else round(found * 1000)
 
 
 _FORMATS: Mapping[str, tuple[re.Pattern[bytes], tuple[_Columns, ...]]] = {
@@ -75,6 +87,15 @@ _FORMATS: Mapping[str, tuple[re.Pattern[bytes], tuple[_Columns, ...]]] = {
             *map(_one, ("user_agent", "tls_cipher", "tls_version")),
         ),
     ),
+    "connection": (
+        _CONNECTION,
+        (
+            *map(_one, ("event_time", "source_address", "source_port", "listener", "tls_version", "tls_cipher")),
+            (("handshake_milliseconds", _milliseconds),),
+            *map(_one, ("client_certificate_subject", "client_certificate_validity", "client_certificate_serial")),
+            *map(_one, ("tls_verify_status", "connection_trace_id")),
+        ),
+    ),
 }
 _OTHER_TYPES = {
     **dict.fromkeys(("event_time", "created_at"), TIME),
@@ -89,7 +110,7 @@ class LoadBalancer:
     """See the module."""
 
     name = "elb"
-    description = "Requests and TLS connections through Elastic Load Balancing"
+    description = "Requests and connections through Elastic Load Balancing"
     natural_id: str | None = None
     sort: tuple[str, ...] = ("load_balancer", "event_time")
     summary_columns: tuple[str, ...] = ("account", "region", "load_balancer", "source_address", "host")
@@ -104,14 +125,17 @@ class LoadBalancer:
         "elb",
         account="account",
         region="region",
-        action="coalesce(method, type)",
+        action="coalesce(method, type, CASE WHEN format = 'connection' THEN 'connect' END)",
         target="coalesce(url, host)",
         source_address="source_address",
         outcome="""CASE WHEN status IN (401, 403) OR error_reason LIKE 'WAF%' THEN 'denied'
             WHEN status >= 400 THEN 'failure'
-            WHEN status IS NOT NULL THEN 'success' WHEN tls_alert IS NOT NULL THEN 'failure' END""",
-        event_id="trace_id",
-        message="concat_ws(' ', status, error_reason, tls_alert)",
+            WHEN status IS NOT NULL THEN 'success' WHEN tls_alert IS NOT NULL THEN 'failure'
+            WHEN tls_verify_status LIKE 'Failed:ClientCert%' THEN 'denied' WHEN tls_verify_status LIKE 'Failed%'
+                THEN 'failure'
+            WHEN format = 'connection' AND handshake_milliseconds IS NOT NULL THEN 'success' END""",
+        event_id="coalesce(trace_id, connection_trace_id)",
+        message="concat_ws(' ', status, error_reason, tls_alert, tls_verify_status)",
     )
 
     def recognise(self, head: bytes) -> bool:
@@ -120,7 +144,7 @@ class LoadBalancer:
 
     def split(self, body: bytes) -> Split:
         """Lines of any of the formats."""
-        return matching(body, _ANY, "not a line of a load balancer's access log")
+        return matching(body, _ANY, "not a line of a load balancer's log")
 
     def derive(self, raw: Sequence[bytes], context: Contexts) -> pa.Table:
         """Columns by position."""

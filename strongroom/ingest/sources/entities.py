@@ -29,7 +29,7 @@ _KINDS: Mapping[str, tuple[str, ...]] = {
     ),
     "event_id": (
         *("event_id", "shared_event_id", "request_id", "finding_id", "trace_id", "audit_id", "session_id"),
-        *("message_id", "document_id", "audit_serial", "item_version", "cursor"),
+        *("message_id", "document_id", "audit_serial", "item_version", "cursor", "connection_trace_id"),
     ),
     "account": ("account", "identity_account", "bucket_owner", "tgw_src_vpc_account_id", "tgw_dst_vpc_account_id"),
     "host": ("host", "domain", "query_name", "dns_name"),

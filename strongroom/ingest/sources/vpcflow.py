@@ -35,6 +35,11 @@ _MAP = pa.map_(pa.string(), pa.string())
 _DEFAULT = (
     "version account-id interface-id srcaddr dstaddr srcport dstport protocol packets bytes start end action log-status"
 )
+# The landing zone's usual list: the default one, and behind it these.
+_LANDING_ZONE = (
+    f"{_DEFAULT} vpc-id subnet-id instance-id tcp-flags type pkt-srcaddr pkt-dstaddr region az-id pkt-src-aws-service"
+    " pkt-dst-aws-service flow-direction traffic-path"
+)
 
 # Fields whose column is text and has AWS's name.
 _TEXT_FIELDS = (
@@ -78,6 +83,8 @@ _FIELDS: dict[str, tuple[str, pa.DataType]] = {
     "packets-lost-mtu-exceeded": ("packets_lost_mtu_exceeded", _I64),
     "packets-lost-ttl-expired": ("packets_lost_ttl_expired", _I64),
 } | {name: (name.replace("-", "_"), TEXT) for name in _TEXT_FIELDS}
+
+_STATUSES = (b"OK", b"NODATA", b"SKIPDATA")
 
 # Parts of field names of which every useful header has one, and hardly any line of values.
 _HEADER_WORDS = (b"-id", b"addr")
@@ -159,6 +166,19 @@ class VpcFlow:
         return pa.concat_tables(tables) if tables else _table(0, {}, {})
 
 
+def presumed(line: bytes) -> bytes | None:
+    """The header that a line must have had, where none came with it: CloudWatch Logs delivers flows without.
+
+    The default list in its order, or the landing zone's, as far as the line goes. None for a line of any other kind.
+    """
+    parts = line.split()
+    names = _LANDING_ZONE.split()
+    fits = len(_DEFAULT.split()) <= len(parts) <= len(names) and parts[0].isdigit() and len(parts[0]) <= 2
+    if not fits or parts[13] not in _STATUSES or parts[12] not in (b"ACCEPT", b"REJECT", b"-"):
+        return None
+    return " ".join(names[: len(parts)]).encode()
+
+
 def _names(header: bytes | None) -> list[str]:
     """Field names in AWS's spelling; the Parquet delivery's underscores are taken for hyphens."""
     text = _DEFAULT if header is None else header.partition(b"\n")[0].decode("utf-8", "replace")
@@ -173,7 +193,7 @@ def _is_header(line: bytes) -> bool:
 
 def _is_default(line: bytes) -> bool:
     parts = line.split()
-    return len(parts) == 14 and parts[0] == b"2" and parts[-1] in (b"OK", b"NODATA", b"SKIPDATA")
+    return len(parts) == 14 and parts[0] == b"2" and parts[-1] in _STATUSES
 
 
 def _headers(body: bytes, records: list[bytes]) -> list[int]:
@@ -270,7 +290,9 @@ def _normal(line: bytes, wanted: int) -> bytes:
     if len(parts) != wanted:
         parts = line.split()
     # Nothing may be left that the reader takes for a separator; a missing field is an empty one.
-    clean = [part.translate(None, b"".join(_ODD)).decode("utf-8", "replace").encode() for part in parts[:wanted]]
+    clean = [
+        part.translate(None, b"\n" + b"".join(_ODD)).decode("utf-8", "replace").encode() for part in parts[:wanted]
+    ]
     return b" ".join(clean + [b"-"] * (wanted - len(clean)))
 
 
