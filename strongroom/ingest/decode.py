@@ -1,7 +1,8 @@
 """Content codings: from a body as sent to its content, without trusting its size.
 
 A decoder is fed the body chunk by chunk while it arrives. It hashes and counts the decoded content, keeps the first
-64 KiB of it for recognising the source, and drops the rest: memory does not grow with what a body expands to. The
+64 KiB of it for recognising the source (of a Parquet file, which says at its end what it holds, the last 64 KiB behind
+the magic), and drops the rest: memory does not grow with what a body expands to. The
 codecs are stepped so that one step yields at most a few MiB, whatever the input claims (a gzip byte expands to at most
 about 1 KiB, a zstd RLE block of four bytes to 128 KiB), and the bound is checked after every step. Snappy can't be
 stepped: it states its size first, which is checked before anything is made of it.
@@ -32,6 +33,7 @@ from strongroom.ingest.errors import ExpandsTooFar, UndecodableBody, Unsupported
 Coding = Literal["identity", "gzip", "zstd", "deflate", "snappy"]
 
 HEAD_BYTES = 65_536
+PARQUET_MAGIC = b"PAR1"
 _GZIP_MAGIC = b"\x1f\x8b\x08"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _STEP_OUT = 1 << 20
@@ -284,6 +286,7 @@ class Decoder:
             self._expander = _expander(self._coding, self._limit)
         self._hash = hashlib.sha256()
         self._head = bytearray()
+        self._tail = bytearray()
         self._bytes = 0
 
     def feed(self, chunk: bytes) -> None:
@@ -301,7 +304,12 @@ class Decoder:
             self._expand(self._undecided)
         for piece in cast(_Expander, self._expander).finish():
             self._take(piece)
-        return Decoded(cast(Coding, self._coding), self._hash.hexdigest(), bytes(self._head), self._bytes)
+        return Decoded(cast(Coding, self._coding), self._hash.hexdigest(), self._looked_at(), self._bytes)
+
+    def _looked_at(self) -> bytes:
+        if not self._tail:
+            return bytes(self._head)
+        return PARQUET_MAGIC + bytes((self._head + self._tail)[len(PARQUET_MAGIC) - HEAD_BYTES :])
 
     def _expand(self, chunk: bytes) -> None:
         if self._expander is None:
@@ -321,7 +329,12 @@ class Decoder:
             )
         self._hash.update(piece)
         if len(self._head) < HEAD_BYTES:
-            self._head += piece[: HEAD_BYTES - len(self._head)]
+            taken = HEAD_BYTES - len(self._head)
+            self._head += piece[:taken]
+            piece = piece[taken:]
+        if len(piece) and self._head.startswith(PARQUET_MAGIC):
+            self._tail += piece
+            del self._tail[:-HEAD_BYTES]
 
 
 def decode_whole(body: bytes, coding: Coding, limit: int) -> bytes:

@@ -112,6 +112,28 @@ def test_the_same_facts_as_security_lake(asked: duckdb.DuckDBPyConnection, path:
     assert len([name for name in theirs if ours.get(name) == theirs[name]]) >= 17
 
 
+@pytest.mark.parametrize("path", [path for path in PAIRS if ".input" not in path.name], ids=lambda p: p.stem)
+def test_what_security_lake_mapped_is_in_the_views_as_it_stands(asked: duckdb.DuckDBPyConnection, path: Path) -> None:
+    content = path.read_bytes()
+    view = f"ocsf_{path.stem.split('-')[0]}"
+    raw = SOURCES["ocsf"].split(content).raw[0].decode()
+    (row,) = asked.sql(f"SELECT * FROM {view} WHERE raw = ?", params=[raw]).to_arrow_table().to_pylist()
+    assert row["source"] == "ocsf"
+    ours = dict(flat(row))
+    columns = next(item.columns for item in CLASSES if item.name == view)
+    numbered = {"class_uid", "class_name", "category_uid", "category_name", "type_uid", "type_name", "metadata.version"}
+    theirs = {
+        RENAMED.get(name, name.replace("finding.", "finding_info.")): value
+        for name, value in flat(pq.read_table(path).to_pylist()[0])
+    }
+    known = {name: value for name, value in theirs.items() if name in columns and name not in numbered}
+    told = {"resources", "answers"}  # with more of each than the views show
+    assert {name: ours.get(name) for name in known if name not in told} == {
+        name: value for name, value in known.items() if name not in told
+    }
+    assert all(ours[name] for name in told & known.keys()) and len(known) >= 12
+
+
 def test_every_view_runs_over_everything_and_says_what_it_is(asked: duckdb.DuckDBPyConnection) -> None:
     counts: dict[str, dict[str, int]] = {}
     for item in CLASSES:
@@ -125,7 +147,8 @@ def test_every_view_runs_over_everything_and_says_what_it_is(asked: duckdb.DuckD
             assert (row["time"] is None) == (row["time_dt"] is None)
             assert row["severity"] in ("Informational", "Low", "Medium", "High", "Critical")
         assert set(counts[item.class_name]) == {part.source.name for part in item.parts} - {
-            *({"config"} if item.class_uid == 2003 else ())
+            *({"config"} if item.class_uid == 2003 else ()),
+            *({"ocsf"} if item.class_uid in (2004, 4002) else ()),
         }, "every part has rows among the samples"
     trails = sum(counts[name]["cloudtrail"] for name in ("Authentication", "Account Change", "API Activity"))
     assert trails == asked.execute("SELECT count(*) FROM cloudtrail").fetchall()[0][0], "each in exactly one class"

@@ -9,6 +9,7 @@ Nothing of this is stored: a mapping that was wrong can be put right for all tha
 
 event_class.py   what a class and a part are      network.py    Network, DNS and HTTP Activity
 identity.py      who did what to whom             findings.py   Detection and Compliance Finding
+mapped.py        events that came in OCSF
 """
 
 from __future__ import annotations
@@ -16,18 +17,22 @@ from __future__ import annotations
 from strongroom.ingest.ocsf.event_class import OcsfClass, Part
 from strongroom.ingest.ocsf.findings import COMPLIANCE_FINDING, DETECTION_FINDING
 from strongroom.ingest.ocsf.identity import ACCOUNT_CHANGE, API_ACTIVITY, AUTHENTICATION
+from strongroom.ingest.ocsf.mapped import with_mapped
 from strongroom.ingest.ocsf.network import DNS_ACTIVITY, HTTP_ACTIVITY, NETWORK_ACTIVITY
 
 __all__ = ["CLASSES", "OcsfClass", "Part"]
 
-CLASSES: tuple[OcsfClass, ...] = (
-    ACCOUNT_CHANGE,
-    AUTHENTICATION,
-    API_ACTIVITY,
-    NETWORK_ACTIVITY,
-    HTTP_ACTIVITY,
-    DNS_ACTIVITY,
-    DETECTION_FINDING,
-    COMPLIANCE_FINDING,
+CLASSES: tuple[OcsfClass, ...] = tuple(
+    with_mapped(item)
+    for item in (
+        ACCOUNT_CHANGE,
+        AUTHENTICATION,
+        API_ACTIVITY,
+        NETWORK_ACTIVITY,
+        HTTP_ACTIVITY,
+        DNS_ACTIVITY,
+        DETECTION_FINDING,
+        COMPLIANCE_FINDING,
+    )
 )
 """Every class that is a view."""

@@ -27,6 +27,7 @@ from strongroom.ingest.sources import (
     json,
     loki,
     networkfirewall,
+    ocsf,
     otlp,
     quarantine,
     route53,
@@ -47,6 +48,7 @@ HEAD_BYTES = 65_536
 # The order is the order of recognition: special before general, `json` and `text` as last resorts.
 _BUILT_IN: tuple[Source, ...] = (
     cloudtrail.SOURCE,
+    ocsf.SOURCE,
     vpcflow.SOURCE,
     guardduty.SOURCE,
     securityhub.SOURCE,
