@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import threading
 from array import array
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from datetime import UTC, datetime
-from hashlib import sha256
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from strongroom.archive import details
-from strongroom.archive.entry import Entry, ObjectRef
-from strongroom.archive.errors import FormatError, ObjectMissing
+from strongroom.archive.entry import Entry
+from strongroom.archive.errors import StoreUnavailable, StrongroomError
 from strongroom.archive.log import Log
 from strongroom.query.timeline import Counts, hour_of
 
@@ -25,10 +24,10 @@ _UNTIMED = -(1 << 62)
 
 
 class HourlyCounts:
-    """The counts of one log. Thread-safe. `read` gives an object's bytes. Nothing is read before the first question."""
+    """The counts of one log. Thread-safe. Nothing is read before the first question."""
 
-    def __init__(self, log: Log, read: Callable[[ObjectRef], bytes]) -> None:
-        self._log, self._read = log, read
+    def __init__(self, log: Log) -> None:
+        self._log = log
         self._lock = threading.Lock()
         self._size = 0
         self._broken_at: int | None = None
@@ -69,12 +68,12 @@ class HourlyCounts:
         if entry.details is None:
             return False
         try:
-            stored = self._read(entry.details)
-            if sha256(stored).hexdigest() != entry.details.sha256:
-                return False
-            stated = {summary.key: summary for summary in details.decode(stored).segments}
-        except (FormatError, ObjectMissing):
-            return False
+            content = self._log.contents.read(entry.details)
+            stated = {summary.key: summary for summary in details.decode(content).segments}
+        except StoreUnavailable:
+            raise
+        except StrongroomError:
+            return False  # damaged, or gone
         rows: list[tuple[str, int, int]] = []
         for segment in entry.segments:
             summary = stated.get(segment.key)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from strongroom.archive import evidence
+from strongroom.archive.contents import Contents
 from strongroom.archive.errors import FormatError
 from strongroom.archive.evidence import Summary, Verdict
 from strongroom.archive.evidence.selection import stored_entry
@@ -35,11 +36,12 @@ class Excerpt:
 
     head: Checkpoint
     entries: Mapping[int, tuple[bytes, list[bytes]]]
+    contents: Contents
 
     @classmethod
     def of(cls, log: Log, head: Checkpoint, indices: set[int]) -> Excerpt:
         """The excerpt with these entries. Raises ObjectMissing, FormatError when one is not what was signed."""
-        return cls(head, {index: stored_entry(log, index, head) for index in indices})
+        return cls(head, {index: stored_entry(log, index, head) for index in indices}, log.contents)
 
     @property
     def origin(self) -> str:

@@ -142,7 +142,7 @@ class Node:
         self.tokens = TokenStore(self.writer.state.tokens)
         self.tokens.initialise()
         self.views = source_views(self.writer.registry.sources.values())
-        self.counts = HourlyCounts(self.log, self.log.contents.read)
+        self.counts = HourlyCounts(self.log)
         self.jobs = self._jobs()
         self.saved = SavedQuestions(self.writer.state.saved)
         self.engine = query_engine(settings, self.store, self.log, self.writer.state.query)

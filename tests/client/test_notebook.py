@@ -109,8 +109,9 @@ def test_an_answer_whose_process_is_killed_is_never_half(logs: Service, archive:
         kill_workers(logs)
         for _ in batches:
             pass
-    # Nobody else notices.
-    assert archive.query("SELECT 1 AS n").rows() == [{"n": 1}]
+    # The service goes on; of the processes that rested, which were killed as well, at most one costs a second try.
+    with Client(logs.url, logs.tokens["investigator"], patience_seconds=20) as patient:
+        assert patient.query("SELECT 1 AS n").rows() == [{"n": 1}]
 
 
 def test_who_leaves_frees_his_place(archive: Client) -> None:

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strongroom.archive.entry import ObjectRef
-from strongroom.archive.errors import ObjectMissing
+from strongroom.archive.errors import FormatError, ObjectMissing
 from strongroom.query import timeline
 from strongroom.query.counts import HourlyCounts
 from strongroom.query.errors import CursorInvalid, ParameterInvalid
@@ -23,20 +22,19 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def test_details_that_do_not_add_up_answer_nothing(archive: Archive) -> None:
     # These archives' details state no hours, though their segments have records.
-    counts = HourlyCounts(archive.log, lambda stored: archive.store.get(stored.key, stored.version))
+    counts = HourlyCounts(archive.log)
     assert counts.of(1, {"app"}) == {}
     assert counts.of(archive.log.size, {"app"}) is None
     assert counts.of(1, {"app"}) == {}
 
 
-@pytest.mark.parametrize("damage", ["missing", "changed"])
-def test_damaged_details_answer_nothing(archive: Archive, damage: str) -> None:
-    def read(stored: ObjectRef) -> bytes:
-        if damage == "missing":
-            raise ObjectMissing("gone")
-        return archive.store.get(stored.key, stored.version) + b" "
+@pytest.mark.parametrize("error", [ObjectMissing("gone"), FormatError("changed")], ids=str)
+def test_damaged_details_answer_nothing(archive: Archive, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(reference: object) -> bytes:
+        raise error
 
-    assert HourlyCounts(archive.log, read).of(archive.log.size, {"app"}) is None
+    monkeypatch.setattr(archive.log.contents, "read", read)
+    assert HourlyCounts(archive.log).of(archive.log.size, {"app"}) is None
 
 
 hours = st.none() | st.integers(400_000, 400_100)
