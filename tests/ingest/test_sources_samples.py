@@ -20,7 +20,8 @@ NORMALISED = (
     *("severity", "event_id", "message"),
 )
 
-LINES = ("text", "vpcflow", "elb", "s3access", "syslog")
+LINES = ("text", "vpcflow", "elb", "s3access", "syslog", "cloudtraillake")
+HEADED = ("vpcflow", "cloudtraillake")
 ARRAYS = {
     "cloudtrail": ("Records",),
     "guardduty": ("Findings", "findings"),
@@ -70,7 +71,7 @@ def _check(content: bytes) -> tuple[Source, Split, pa.Table]:
         at = content.index(record, at) + len(record)  # a slice, and in the order of the body
     if source.name in LINES:
         wanted = [line for line in content.decode("utf-8", "replace").splitlines() if line.strip()]
-        assert found.records == len(wanted) - (source.name == "vpcflow"), "lines, without the header"
+        assert found.records == len(wanted) - (source.name in HEADED), "lines, without the header"
     else:
         values = [
             record for d in _documents(content.decode("utf-8-sig", "replace")) for record in _opened(d, source.name)
@@ -139,7 +140,7 @@ def test_the_larger_collection() -> None:
         counts[source.name] = counts.get(source.name, 0) + found.records
     assert counts["cloudtrail"] > 4000 and counts["syslog"] > 8000
     assert set(counts) == set(SOURCES) - {
-        *("text", "audit", "quarantine", "attachment", "sessionmanager", "cloudtraildigest"),
+        *("text", "audit", "quarantine", "attachment", "sessionmanager", "cloudtraildigest", "cloudtraillake"),
         *("hec", "otlp", "loki", "bulk", "journal", "sns"),
     }
 

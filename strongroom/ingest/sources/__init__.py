@@ -6,6 +6,7 @@ jsonsplit.py    JSON bodies → exact records         fields.py     columns decl
 documents.py    one document and its records        outline.py    what a body looks like
 repair.py       records around damage               declared.py   sources that need no code of their own
 accesslog.py    lines of fields in quotes           custom.py     sources declared by operators
+csvsplit.py     CSV bodies → exact rows
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from strongroom.ingest.sources import (
     bulk,
     cloudtrail,
     cloudtraildigest,
+    cloudtraillake,
     config,
     custom,
     cwlogs,
@@ -47,6 +48,7 @@ HEAD_BYTES = 65_536
 
 # The order is the order of recognition: special before general, `json` and `text` as last resorts.
 _BUILT_IN: tuple[Source, ...] = (
+    cloudtraillake.SOURCE,
     cloudtrail.SOURCE,
     ocsf.SOURCE,
     vpcflow.SOURCE,
