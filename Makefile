@@ -10,7 +10,7 @@ STAMP := $(VENV)/.installed
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-s3 test-ceph check lint types imports bench clean
+.PHONY: help demo run test test-s3 test-ceph fuzz check lint types imports bench clean
 
 help:
 	@echo 'make demo    push real logs, query them, verify, tamper, verify again (10 s); ARCHIVE=s3: in a bucket'
@@ -18,6 +18,7 @@ help:
 	@echo 'make test    run the tests'
 	@echo 'make test-s3    run the suites of store, ingest, query, verify with their archives in buckets (moto; long)'
 	@echo 'make test-ceph  run the store and its refusals against Ceph (installs it from Debian, as root)'
+	@echo 'make fuzz TARGET=cloudtrail SECONDS=600   fuzz a splitter or decoder (TARGET=all: each in turn)'
 	@echo 'make check   what CI runs: lint, types, import direction, tests'
 	@echo 'make bench   measure, and print one table'
 	@echo 'make clean   remove the virtual environment and caches (never var/)'
@@ -47,6 +48,12 @@ test-ceph: $(STAMP)
 	tests/s3/ceph.sh start $(CEPH)
 	. $(CEPH)/environment && $(BIN)/python -m pytest tests/archive/test_stores.py tests/archive/test_s3.py tests/s3; \
 	    code=$$?; tests/s3/ceph.sh stop $(CEPH); exit $$code
+
+TARGET ?= all
+SECONDS ?= 60
+fuzz: $(STAMP)
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[fuzz]'
+	@$(BIN)/python -m tests.fuzz $(TARGET) $(SECONDS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
