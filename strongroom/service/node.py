@@ -309,7 +309,6 @@ class Node:
 
     def _promises(self) -> Promises:
         return Promises(
-            store=self.store,
             log=self.log,
             intake=self.intake,
             state=self.writer.state,

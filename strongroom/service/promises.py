@@ -29,7 +29,6 @@ from strongroom.archive.evidence.selection import stored_entry
 from strongroom.archive.findings import Finding, Report
 from strongroom.archive.log import Log
 from strongroom.archive.note import VerifierKey
-from strongroom.archive.stores.store import ObjectStore
 from strongroom.ingest import receipts
 from strongroom.ingest.batches import INDEX, BatchState, facts_of, unsealed
 from strongroom.ingest.errors import ReceiptInvalid, UnknownBatch
@@ -92,7 +91,6 @@ class Promises:
     def __init__(
         self,
         *,
-        store: ObjectStore,
         log: Log,
         intake: Intake,
         state: StateFolder,
@@ -100,7 +98,7 @@ class Promises:
         seconds: float,
         anchor: Callable[[int], Anchor],
     ) -> None:
-        self._store, self._log, self._intake, self._state = store, log, intake, state
+        self._log, self._intake, self._state = log, intake, state
         self._key, self._seconds, self._anchor = key, seconds, anchor
 
     def standing(self, batch: str, *, records: int = 0, after: int = -1, details: bool = False) -> Standing:
