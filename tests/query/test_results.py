@@ -26,7 +26,7 @@ def database() -> Iterator[duckdb.DuckDBPyConnection]:
 
 def answer(database: duckdb.DuckDBPyConnection, sql: str, format: str, rows: int = 100_000) -> bytes:
     ask = frames.Ask(sql, None, [], format, rows, 1 << 30, 0, (3, "ab"))
-    replies = list(worker.answer(ask, sql, database))
+    replies = list(worker.answer(ask, sql, database, lambda: False))
     assert isinstance(replies[0], frames.Begin)
     assert isinstance(replies[-1], frames.End)
     return b"".join(reply.content for reply in replies if isinstance(reply, frames.Data))
