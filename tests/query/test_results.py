@@ -98,7 +98,11 @@ def test_a_kept_answer_is_as_exact(sql: str, value: Any, database: duckdb.DuckDB
 
 def test_parquet_comes_in_pieces_and_says_where_from(database: duckdb.DuckDBPyConnection) -> None:
     sql = "SELECT i, hash(i) AS a, hash(-i) AS b, md5(i::VARCHAR) AS c FROM range(400000) t(i)"
-    replies = list(worker.answer(frames.Ask(sql, None, [], "parquet", 300_000, 1 << 30, 0, (3, "ab")), sql, database))
+    replies = list(
+        worker.answer(
+            frames.Ask(sql, None, [], "parquet", 300_000, 1 << 30, 0, (3, "ab")), sql, database, lambda: False
+        )
+    )
     pieces = [reply.content for reply in replies if isinstance(reply, frames.Data)]
     file = pq.ParquetFile(io.BytesIO(b"".join(pieces)))
     assert len(pieces) >= file.metadata.num_row_groups >= 2

@@ -120,7 +120,12 @@ class S3Store:
             try:
                 with translated(key):
                     answer = self._put(where, content, size, headers)
-                return ObjectInfo(key, size, _version(answer))
+                if (version := _version(answer)) or not self.least[0]:
+                    return ObjectInfo(key, size, version)
+                # Versions are kept where objects are locked, so the answer was cut: ask what became of the put.
+                if (ours := self._put_with(key, mark)) is not None and ours.version:
+                    return ours
+                raise StoreUnavailable(f"{key}: the answer to its put lacks the version", hint="try again")
             except ObjectExists:
                 if (ours := self._put_with(key, mark)) is not None:
                     return ours
@@ -148,7 +153,7 @@ class S3Store:
     def head(self, key: str, version: str = "") -> ObjectInfo:
         """See ObjectStore.head."""
         answer = self._read(key, version, lambda version: self._head(key, version))
-        return ObjectInfo(key, int(answer["ContentLength"]), _version(answer))
+        return ObjectInfo(key, answer["ContentLength"], _version(answer))
 
     def list(self, prefix: str, start_after: str = "") -> Iterator[ObjectInfo]:
         """See ObjectStore.list. Each name with its oldest version, whatever was put on top."""
@@ -181,7 +186,7 @@ class S3Store:
         checksum = "" if _is_composite(answer) else str(answer.get("ChecksumSHA256", ""))
         until = answer.get("ObjectLockRetainUntilDate")
         return Protection(
-            bytes=int(answer["ContentLength"]),
+            bytes=answer["ContentLength"],
             mode=answer.get("ObjectLockMode", ""),
             retain_until=until.astimezone(UTC) if until else None,
             held=answer.get("ObjectLockLegalHoldStatus") == "ON",
@@ -291,7 +296,7 @@ class S3Store:
         answer = self._read(key, "", lambda version: self._head(key, version))
         if answer.get("Metadata", {}).get(_MARK) != mark:
             return None
-        return ObjectInfo(key, int(answer["ContentLength"]), _version(answer))
+        return ObjectInfo(key, answer["ContentLength"], _version(answer))
 
     def _read(self, key: str, version: str, read: Callable[[str], Result]) -> Result:
         """`read` of the version, or of the newest one; of the oldest when the newest is a delete marker."""
@@ -306,6 +311,9 @@ class S3Store:
                 raise StoreUnavailable(f"{key} was overwritten while it was read", hint="try again") from None
             except StoreRefused:
                 raise
+            except KeyError as missing:  # headers that the end of a plain HTTP connection cut off
+                if attempt == _READS - 1:
+                    raise StoreUnavailable(f"{key}: the answer lacks {missing}", hint="try again") from None
             except StoreUnavailable:
                 if attempt == _READS - 1:
                     raise
@@ -357,7 +365,7 @@ class S3Store:
 
     def _head(self, key: str, version: str) -> dict[str, Any]:
         answer: dict[str, Any] = self.client.head_object(**self.place(key, version), ChecksumMode="ENABLED")
-        return answer
+        return answer | {"ContentLength": int(answer["ContentLength"])}
 
     def _below_marker(self, key: str, missing: ObjectMissing) -> str:
         """The oldest version of a name that has a delete marker on top, "" for a name that never was."""
@@ -377,7 +385,8 @@ class S3Store:
                 page = self.client.list_object_versions(Bucket=self.bucket, Prefix=self.prefix + prefix, **marks)
             found = [self._item(item, marker=False) for item in page.get("Versions", [])]
             found += [self._item(item, marker=True) for item in page.get("DeleteMarkers", [])]
-            # The answer lists versions and markers apart, each newest first; sorting is stable.
+            # The answer lists versions and markers apart, each newest first; sorting is stable. Times are in seconds, so
+            # a version and a marker of the same one may change places; which version is the oldest, never.
             found.sort(key=lambda item: item.modified, reverse=True)
             found.sort(key=lambda item: (item.key, not item.latest))
             yield from found
