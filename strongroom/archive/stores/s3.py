@@ -385,8 +385,8 @@ class S3Store:
                 page = self.client.list_object_versions(Bucket=self.bucket, Prefix=self.prefix + prefix, **marks)
             found = [self._item(item, marker=False) for item in page.get("Versions", [])]
             found += [self._item(item, marker=True) for item in page.get("DeleteMarkers", [])]
-            # The answer lists versions and markers apart, each newest first; sorting is stable. Times are in seconds, so
-            # a version and a marker of the same one may change places; which version is the oldest, never.
+            # The answer lists versions and markers apart, each newest first; sorting is stable. Times are in seconds: a
+            # version and a marker of the same one may change places, but which version is the oldest never changes.
             found.sort(key=lambda item: item.modified, reverse=True)
             found.sort(key=lambda item: (item.key, not item.latest))
             yield from found
