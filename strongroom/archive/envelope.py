@@ -2,8 +2,10 @@
 
 Pure over bytes and files; data keys come in.
 
-    key = encryption.seal_bytes(name, content)      whoever has an archive's keys calls archive/encryption.py, which
-    content = encryption.open_bytes(name, envelope) gets data keys and calls what is here
+    envelope = encryption.seal_bytes(name, content)
+    content = encryption.open_bytes(name, envelope)
+
+is how the rest of the service asks (archive/encryption.py): it gets data keys and calls what is here.
 
 * **One content key per envelope**, derived from the data key, a random salt and the hash of the whole header: nonces
   may simply count, and no byte of the header can change without another key coming out.
