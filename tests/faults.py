@@ -11,8 +11,9 @@ What can happen to a request:
     lost-request        the connection is cut; the server never saw it
     lost-answer         the server did it; the connection is cut before the answer
     wrong-error         the server did it; the client is told 500
-    half-answer         the server did it; the connection is cut in the middle of the answer's body (TLS, which real
-                        endpoints have, does not let headers be cut unnoticed)
+    half-answer         the server did it; the connection is cut in the middle of the answer's body
+    half-head           the server did it; the connection is cut somewhere in the answer's headers, before they say how
+                        long the body is (TLS, which real endpoints have, does not let that pass unnoticed)
     stall               nothing for `stall_seconds`, then a cut; the server never saw it
     late                the client is cut off, and the server gets the request `late_seconds` after that: a write
                         that everybody gave up and that comes true all the same
@@ -34,7 +35,16 @@ from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 Fault = Literal[
-    "slow-down", "error", "lost-request", "lost-answer", "wrong-error", "half-answer", "stall", "late", "none"
+    "slow-down",
+    "error",
+    "lost-request",
+    "lost-answer",
+    "wrong-error",
+    "half-answer",
+    "half-head",
+    "stall",
+    "late",
+    "none",
 ]
 _BEFORE = {"slow-down", "error", "lost-request", "stall", "late"}
 _REFUSALS = {"slow-down": (503, "SlowDown"), "error": (500, "InternalError"), "wrong-error": (500, "InternalError")}
@@ -51,6 +61,7 @@ class Odds:
     lost_answer: float = 0.0
     wrong_error: float = 0.0
     half_answer: float = 0.0
+    half_head: float = 0.0
     stall: float = 0.0
     late: float = 0.0
     latency_seconds: float = 0.0
@@ -68,6 +79,7 @@ class Odds:
                 ("lost-answer", self.lost_answer),
                 ("wrong-error", self.wrong_error),
                 ("half-answer", self.half_answer),
+                ("half-head", self.half_head),
                 ("stall", self.stall),
                 ("late", self.late),
             )
@@ -197,6 +209,9 @@ class FaultProxy:
         elif fault == "half-answer":
             head, body = (len(part) for part in answer.partition(b"\r\n\r\n")[::2])
             answer = answer[: head + 4 + body // 2] if body else b""
+        elif fault == "half-head":
+            status, told = answer.index(b"\r\n"), answer.lower().find(b"\r\ncontent-length:")
+            answer = answer[: self._chance.randrange(status, max(status, told) + 2)]
         elif fault == "lost-answer":
             answer = b""
         if not answer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,7 +19,7 @@ from strongroom.archive.stores.location import Bucket, parse
 from strongroom.archive.stores.s3client import make_client
 from strongroom.archive.stores.store import LockingStore, ObjectVersion
 from tests.buckets import S3
-from tests.faults import FaultProxy
+from tests.faults import FaultProxy, Odds
 
 PART = 5 << 20
 pytestmark = pytest.mark.system
@@ -161,6 +161,46 @@ def test_what_may_pass_is_tried_again_and_what_will_not_is_not(faulty: S3Store, 
     with pytest.raises(StoreRefused, match="NoSuchBucket"):
         S3Store("no-such-bucket", options=faulty.options).create("a", b"")
     assert len(proxy.requests) - before == 1
+
+
+def test_an_answer_without_its_headers_is_none(faulty: S3Store, proxy: FaultProxy, tmp_path: Path) -> None:
+    """A list that was cut off is not empty, a lock that was cut off is not missing."""
+    hasty = S3Store(faulty.bucket, "logs", options=replace(faulty.options, attempts=2))
+    version = hasty.create("a", b"ours").version
+    asked: dict[str, Callable[[], object]] = {
+        "get": lambda: hasty.get("a"),
+        "fetch": lambda: hasty.fetch("a", tmp_path / "copy"),
+        "head": lambda: hasty.head("a"),
+        "protection": lambda: hasty.protection("a", version),
+        "list": lambda: list(hasty.list("")),
+        "region": hasty.region,
+        "create": lambda: [item.version for item in versions_of(hasty, hasty.create("b", b"ours").key)],
+    }
+    for name, ask in asked.items():
+        whole = [version] if name == "create" else ask()
+        (tmp_path / "copy").unlink(missing_ok=True)
+        proxy.next("half-head")
+        found = ask()
+        assert found == whole or (name == "create" and len(found) == 1), name  # type: ignore[arg-type]
+        (tmp_path / "copy").unlink(missing_ok=True)
+    proxy.odds = Odds(half_head=1.0)
+    for name, ask in asked.items():
+        with pytest.raises(StoreUnavailable):
+            ask()
+        assert not (tmp_path / "copy").exists(), name
+
+
+def test_a_version_that_is_not_told_is_asked_for(store: S3Store) -> None:
+    with Stubber(store.client) as stub:
+        stub.add_response("put_object", {"ETag": "e"})
+        for _ in range(3):
+            stub.add_response("head_object", {"Metadata": {}})
+        with pytest.raises(StoreUnavailable, match="lacks 'ContentLength'"):
+            store.create("a", b"x")
+        stub.add_response("put_object", {"ETag": "e"})
+        stub.add_response("head_object", {"ContentLength": 1, "Metadata": {}})
+        with pytest.raises(StoreUnavailable, match="lacks the version"):
+            store.create("a", b"x")
 
 
 def test_a_create_under_way_elsewhere_is_waited_for(store: S3Store) -> None:

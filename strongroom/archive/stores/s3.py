@@ -122,8 +122,8 @@ class S3Store:
                     answer = self._put(where, content, size, headers)
                 if (version := _version(answer)) or not self.least[0]:
                     return ObjectInfo(key, size, version)
-                # Versions are kept where objects are locked, so the answer was cut: ask what became of the put.
-                if (ours := self._put_with(key, mark)) is not None and ours.version:
+                # Where objects are locked they have versions: the answer was cut, so ask what became of the put.
+                if (ours := self._put_with(key, mark)) is not None:
                     return ours
                 raise StoreUnavailable(f"{key}: the answer to its put lacks the version", hint="try again")
             except ObjectExists:
@@ -431,7 +431,7 @@ def _is_composite(answer: Mapping[str, Any]) -> bool:
 
 
 def _code(error: StoreUnavailable) -> str:
-    return code_of(error.__cause__)[0] if hasattr(error.__cause__, "response") else ""
+    return code_of(error.__cause__)[0]
 
 
 def _base64(digest: bytes) -> str:

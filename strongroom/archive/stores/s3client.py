@@ -1,7 +1,7 @@
 """How one bucket is reached: options, the boto3 client, and its failures as ours.
 
 boto3 retries what may pass (throttling, 5xx, timeouts, broken connections) with growing, random pauses, and nothing
-else. What is left becomes one of four errors:
+else. An answer whose headers were cut off counts as a broken connection. What is left becomes one of four errors:
 
     404 NoSuchKey, NoSuchVersion, 405 on a marker    ObjectMissing
     412 PreconditionFailed                           ObjectExists
@@ -13,6 +13,7 @@ Source: Amazon S3 API reference, "Error responses"; boto3's "standard" retry mod
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -95,11 +96,34 @@ def make_client(options: S3Options) -> Any:
             response_checksum_validation="when_required",
         )
         with _making:
-            return boto3.session.Session().client(
+            client = boto3.session.Session().client(
                 "s3", region_name=options.region or None, endpoint_url=options.endpoint_url or None, config=config
             )
     except (BotoCoreError, ValueError) as error:
         raise StoreRefused(f"S3: {error}", hint="check the s3_ settings and AWS_REGION") from None
+
+    def when_cut(attempts: int, response: Any = None, **_: Any) -> float | None:
+        """Seconds to wait before the request is sent again; None for an answer that is whole, or none at all."""
+        from botocore.exceptions import ConnectionClosedError
+
+        if response is None or _is_whole(response[0]):
+            return None
+        if attempts >= options.attempts:
+            raise ConnectionClosedError(endpoint_url=response[0].url, error="the answer's headers were cut off")
+        return random.uniform(0, min(0.1 * 2.0**attempts, 10.0))  # noqa: S311
+
+    client.meta.events.register("needs-retry.s3", when_cut)
+    return client
+
+
+def _is_whole(answer: Any) -> bool:
+    """Whether the headers of an HTTP answer reach as far as those that say where its body ends.
+
+    Over plain HTTP the end of a connection looks like the end of the headers, and what was cut off like an object
+    without a lock or a list without names. TLS tells the difference.
+    """
+    stated = {name.lower() for name in answer.headers}
+    return answer.status_code == 204 or not stated.isdisjoint({"content-length", "transfer-encoding"})
 
 
 @contextmanager
@@ -127,7 +151,9 @@ def translated(what: str) -> Iterator[None]:
 
 
 def code_of(error: Any) -> tuple[str, int]:
-    """(error code, HTTP status) of a botocore ClientError."""
-    answer = error.response
+    """(error code, HTTP status) of a botocore ClientError; ("", 0) of any other error, which has no answer."""
+    answer = getattr(error, "response", None)
+    if not answer:
+        return "", 0
     status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     return str(answer.get("Error", {}).get("Code", status)), status
