@@ -7,9 +7,7 @@ is one batch under one id, which is sealed once (ingest/commit.py).
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -21,6 +19,7 @@ from strongroom.ingest.buckets import Buckets
 from strongroom.ingest.fetching import Fetcher
 from strongroom.ingest.objects import Perimeter
 from strongroom.ingest.pull import PullCounts
+from strongroom.service.interruption import on_signal
 from strongroom.service.loading import start_writer
 from strongroom.service.pulling import Pulling, access
 from strongroom.service.settings import Settings
@@ -71,7 +70,7 @@ async def fill(settings: Settings, wanted: Wanted, kind: str, progress: Progress
                     summary=summary,
                 )
             )
-            _on_signal(working.cancel)
+            on_signal(working.cancel)
             with suppress(asyncio.CancelledError):
                 await working
             interrupted = working.cancelled()
@@ -108,9 +107,9 @@ async def pull(settings: Settings, *, once: bool) -> PullCounts:
     stopped = asyncio.Event()
     try:
         if once:
-            _on_signal(pulling.finish)
+            on_signal(pulling.finish)
             return await pulling.once()
-        _on_signal(stopped.set)
+        on_signal(stopped.set)
         pulling.start()
         await stopped.wait()
     finally:
@@ -123,9 +122,3 @@ def _buckets(settings: Settings, wanted: Wanted) -> Buckets:
     """The bucket that was named on the command line, with the owner the settings know."""
     listed = f"{settings.pull_buckets},{wanted.bucket}"
     return Buckets(access(settings), Perimeter.parse(listed))
-
-
-def _on_signal(stop: Callable[[], object]) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
-        with suppress(RuntimeError, ValueError, NotImplementedError):  # not in the main thread: somebody else's loop
-            asyncio.get_running_loop().add_signal_handler(number, stop)

@@ -12,15 +12,12 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
 from strongroom import __version__
@@ -31,6 +28,7 @@ from strongroom.service import (
     holds_cli,
     init_cli,
     keys_cli,
+    progress,
     pull_cli,
     search_cli,
     settings,
@@ -41,6 +39,7 @@ from strongroom.service import (
 from strongroom.service.errors import Forbidden
 
 FINDINGS, FAILED, QUARANTINED = 1, 2, 3
+_SHOWN = 20
 
 app = typer.Typer(
     name="strongroom",
@@ -58,7 +57,6 @@ app.add_typer(holds_cli.hold_app, name="hold")
 app.add_typer(holds_cli.retention_app, name="retention")
 
 screen = Console(soft_wrap=True)
-progress_screen = Console(stderr=True)
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", envvar="STRONGROOM_CONFIG", help="TOML file with settings.")
@@ -104,18 +102,21 @@ def ingest(
         raise Forbidden(f"source {source} is written by the service alone", hint="name another source")
     chosen = settings.load(config, {"archive": archive, "state": state})
     files = loading.find_files(paths)
-    with _byte_progress(sum(path.stat().st_size for path in files)) as advance:
-        summary = asyncio.run(loading.load(chosen, files, source, advance))
+    with progress.shown("files") as bar:
+        summary = asyncio.run(loading.load(chosen, files, source, bar))
     if as_json:
         print(json.dumps(summary.to_json()))
     else:
         screen.print(
             f"{summary.files:,} files: {summary.batches:,} batches taken, {summary.duplicates:,} taken before, "
-            f"{len(summary.refused):,} refused; {summary.records:,} records: {summary.accepted:,} accepted, "
-            f"{summary.quarantined:,} quarantined; the log has {summary.log_size:,} entries"
+            f"{summary.refused:,} refused; {summary.bytes:,} bytes, {summary.records:,} records: {summary.accepted:,} "
+            f"accepted, {summary.quarantined:,} quarantined; {summary.seconds:,.1f} s; "
+            f"the log has {summary.log_size:,} entries"
         )
-    for item in summary.refused:
+    for item in summary.reasons[:_SHOWN]:
         print(f"strongroom: refused {item['file']}: {item['reason']}", file=sys.stderr)
+    if summary.interrupted:
+        print("strongroom: stopped before the end; repeat it to go on", file=sys.stderr)
     if not summary.clean:
         raise typer.Exit(QUARANTINED)
 
@@ -292,14 +293,6 @@ def _named(parameters: list[str]) -> dict[str, Any] | None:
         if not name or not separator:
             _fail(f"--param {name!r} must be NAME=VALUE")
     return {name: value for name, _, value in pairs} or None
-
-
-@contextmanager
-def _byte_progress(total: int) -> Iterator[Callable[[int], None]]:
-    columns = (TextColumn("reading"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=progress_screen, disable=not progress_screen.is_terminal) as bar:
-        task = bar.add_task("reading", total=total)
-        yield lambda more: bar.advance(task, more)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -14,16 +12,14 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from strongroom.service import settings, tokens
+from strongroom.service import progress, settings, tokens
 from strongroom.service.errors import Forbidden, SettingsInvalid
 
 MISSING, QUARANTINED = 1, 3
 _SHOWN = 20
 
 screen = Console(soft_wrap=True)
-progress_screen = Console(stderr=True)
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", envvar="STRONGROOM_CONFIG", help="TOML file with settings.")
@@ -100,8 +96,8 @@ def backfill(
         if found.missing:
             raise typer.Exit(MISSING)
         return
-    with _shown() as progress:
-        filled = asyncio.run(backfilling.fill(chosen, wanted, source, progress))
+    with progress.shown("objects") as bar:
+        filled = asyncio.run(backfilling.fill(chosen, wanted, source, bar))
     objects = filled.objects
     if as_json:
         print(json.dumps(filled.to_json()))
@@ -134,46 +130,3 @@ def day(option: str, text: str | None) -> date | None:
         return None if text is None else datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).date()
     except ValueError:
         raise SettingsInvalid(f"{option} {text!r} is no day", hint="write it like 2026-01-31") from None
-
-
-class _Shown:
-    """A backfill's progress as a bar of bytes; its total is certain when the listing has ended."""
-
-    def __init__(self, bar: Progress) -> None:
-        self._bar = bar
-        self._task = bar.add_task("listing", total=None)
-        self._bytes = self._objects = self._done = 0
-        self._listing = True
-
-    def found(self, objects: int, size: int) -> None:
-        self._objects, self._bytes = self._objects + objects, self._bytes + size
-        self._say()
-
-    def found_all(self) -> None:
-        self._listing = False
-        self._bar.update(self._task, total=self._bytes)
-        self._say()
-
-    def read(self, size: int) -> None:
-        self._bar.advance(self._task, size)
-
-    def done(self) -> None:
-        self._done += 1
-        self._say()
-
-    def _say(self) -> None:
-        more = " or more" if self._listing else ""
-        self._bar.update(self._task, description=f"{self._done:,} of {self._objects:,}{more} objects")
-
-
-@contextmanager
-def _shown() -> Iterator[_Shown]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=progress_screen, disable=not progress_screen.is_terminal) as bar:
-        yield _Shown(bar)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import io
 import json
+import os
+import pty
+import re
 import shutil
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.service.conftest import SAMPLES, strongroom
+from tests.service.conftest import REPOSITORY, SAMPLES, STRONGROOM, strongroom
 
 ROWS = 590  # CloudTrail events in the samples
 
@@ -25,7 +32,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> list[str | Path]:
     # PROVENANCE.md lies among the samples and is text.
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
-    assert (summary["files"], summary["batches"], summary["duplicates"], summary["refused"]) == (4, 4, 0, [])
+    assert (summary["files"], summary["batches"], summary["duplicates"], summary["refused"]) == (4, 4, 0, 0)
     assert summary["records"] == summary["accepted"] > ROWS
     return places
 
@@ -42,6 +49,65 @@ def test_ingest_says_3_when_something_is_quarantined(places: list[str | Path], t
     done = strongroom("ingest", tmp_path, "--source", "json", "--json", *places)
     summary = json.loads(done.stdout)
     assert (done.returncode, summary["accepted"], summary["quarantined"]) == (3, 1, 2)
+
+
+def folder_of(root: Path, files: int, records: int) -> Path:
+    """Files of numbered records, somewhere below `root`."""
+    for number in range(files):
+        path = root / f"day={number % 7}" / f"{number}.json.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = (f'{{"time":"2024-05-06T10:00:00Z","n":{number * records + n}}}' for n in range(records))
+        path.write_bytes(gzip.compress("\n".join(lines).encode(), 1))
+    return root
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=lambda how: how.name)
+def test_ingest_can_be_stopped_and_repeated(tmp_path: Path, how: signal.Signals) -> None:
+    files, records = 240, 40
+    logs = folder_of(tmp_path / "logs", files, records)
+    places = ["--archive", str(tmp_path / "archive"), "--state", str(tmp_path / "state")]
+    command = [*STRONGROOM, "ingest", str(logs), "--source", "json", "--json", *places]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not any(
+        path.stat().st_size > 2000 for path in (tmp_path / "state").rglob("*.spool")
+    ):
+        time.sleep(0.005)
+    process.send_signal(how)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == (-9 if how == signal.SIGKILL else 3), errors
+    taken = 0
+    if how != signal.SIGKILL:
+        stopped = json.loads(output)
+        taken = stopped["batches"]
+        assert stopped["interrupted"] and taken < files and "repeat it" in errors
+    done = strongroom("ingest", logs, "--source", "json", "--json", *places)
+    summary = json.loads(done.stdout)
+    assert (done.returncode, summary["interrupted"], summary["refused"]) == (0, False, 0), done.stderr
+    assert summary["batches"] + summary["duplicates"] == files and summary["duplicates"] >= taken
+    rows = strongroom("query", "SELECT count(*), count(DISTINCT raw->>'$.n') FROM json", "-f", "csv", *places).stdout
+    assert rows.splitlines()[1] == f"{files * records},{files * records}"
+
+
+def test_ingest_shows_its_progress_on_a_terminal(tmp_path: Path) -> None:
+    logs = folder_of(tmp_path / "logs", 5, 2000)
+    places = ["--archive", str(tmp_path / "archive"), "--state", str(tmp_path / "state")]
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "TERM": "xterm", "COLUMNS": "120"}
+    process = subprocess.Popen(
+        [*STRONGROOM, "ingest", str(logs), *places], stdout=subprocess.PIPE, stderr=theirs, env=environment, text=True
+    )
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # what reading a terminal says when its other end is gone
+        while piece := os.read(ours, 65_536):
+            shown += piece
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    text = shown.decode()
+    assert "5 of 5 files" in text and re.search(r"[kMG]?B/s|bytes/s", text) and re.search(r"\d:\d\d:\d\d", text)
+    assert "5 files: 5 batches taken" in output and "10,000 accepted" in output and " s; " in output
 
 
 def test_query_speaks_every_format(places: list[str | Path]) -> None:

@@ -63,6 +63,16 @@ def test_a_backfill_takes_the_days_asked_for_and_goes_on_where_it_was(place: Pla
     assert held["names"][0].startswith(f"{root}undated/notes.json?versionId=")
 
 
+def test_a_backfill_says_that_something_was_quarantined(place: Place, tmp_path: Path) -> None:
+    place.put("odd/a.json", records(1) + b"\n{broken\n")
+    place.put("odd/b.json.gz", gzip.compress(records(2))[:-9])
+    code, filled = place.run(tmp_path, "backfill", f"s3://{place.bucket}/odd/", "--source", "json")
+    assert (code, filled["taken"], filled["accepted"], filled["quarantined"], filled["refused"]) == (3, 2, 1, 2, 0)
+    # Taken is taken: again there is nothing to do, and nothing to complain of.
+    code, again = place.run(tmp_path, "backfill", f"s3://{place.bucket}/odd/", "--source", "json")
+    assert (code, again["known"], again["records"]) == (0, 2, 0)
+
+
 def test_what_the_queue_announced_is_known_to_a_backfill(place: Place, tmp_path: Path) -> None:
     place.announce()
     place.put("undated/more.json", records(9))
