@@ -29,12 +29,16 @@ from bench import (
     seal,
     service,
     stages,
+    store,
 )
 from bench.generate import DataSet
 from bench.report import Section
 
 EVENTS, FLOWS, SEED = 100_000, 500_000, 7
-PARTS = ("acknowledge", "push", "seal", "stages", "pipeline", "prove", "encrypt", "many", "ask", "small", "investigate")
+PARTS = (
+    *("acknowledge", "push", "seal", "stages", "pipeline", "prove", "encrypt", "store", "many"),
+    *("ask", "small", "investigate"),
+)
 _HERE = Path(__file__).parent
 _WIDTH = 130
 
@@ -83,6 +87,8 @@ def _sections(
         yield pipeline.measure(kinds, scratch / "pipeline", rounds, progress)
     if "encrypt" in only:
         yield encrypt.measure(scratch / "encrypt", rounds, progress)
+    if "store" in only:
+        yield store.measure(scratch / "store", rounds, progress)
     if "many" in only:
         yield many.measure(scratch / "many", rounds, progress)
     if {"prove", "ask", "small"} & set(only):
