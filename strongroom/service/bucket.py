@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any
 
+from strongroom.archive import layout
 from strongroom.archive.errors import ObjectMissing, StoreRefused, StoreUnavailable
 from strongroom.archive.retention import MODES, Rule
 from strongroom.archive.stores.s3 import S3Store
@@ -34,11 +36,16 @@ _UNKNOWN = frozenset({"NotImplemented", "MethodNotAllowed", "XNotImplemented", "
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """How the bucket should be. `rule`: its default retention, at least. `kms_key` "": any encryption at rest."""
+    """How the bucket should be.
+
+    `rule`: its default retention, at least. `kms_key` "": any encryption at rest. `spool_days`: how long objects under
+    `spool/` are locked; 0 where batches are spooled on disk.
+    """
 
     rule: Rule = Rule("COMPLIANCE", 365)  # noqa: RUF009 (frozen)
     kms_key: str = ""
     perimeter: Perimeter = field(default_factory=Perimeter)
+    spool_days: float = 0
 
 
 def create(store: S3Store, wanted: Wanted) -> None:
@@ -55,7 +62,7 @@ def create(store: S3Store, wanted: Wanted) -> None:
         client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
         client.put_object_lock_configuration(Bucket=bucket, ObjectLockConfiguration=_lock(wanted.rule))
         client.put_bucket_encryption(Bucket=bucket, ServerSideEncryptionConfiguration=_encryption(wanted.kms_key))
-        client.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration=_lifecycle(store.prefix))
+        client.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration=_lifecycle(store, wanted))
         client.put_bucket_policy(Bucket=bucket, Policy=json.dumps(policy(store, wanted)))
 
 
@@ -175,23 +182,41 @@ def _check_policy(store: S3Store, wanted: Wanted) -> Iterator[Result]:
         yield Result("ok", "policy", f"all {len(ours['Statement'])} statements")
 
 
-def _check_lifecycle(store: S3Store, _: Wanted) -> Iterator[Result]:
-    rules = [
-        r for r in _asked(store, "get_bucket_lifecycle_configuration").get("Rules", []) if r["Status"] == "Enabled"
-    ]
-    sweeps = any("AbortIncompleteMultipartUpload" in rule for rule in rules)
-    setting = _json(_lifecycle(store.prefix))
+def _check_lifecycle(store: S3Store, wanted: Wanted) -> Iterator[Result]:
+    present = _asked(store, "get_bucket_lifecycle_configuration").get("Rules", [])
+    rules = [rule for rule in present if rule["Status"] == "Enabled"]
+    setting = _json(_lifecycle(store, wanted, present))
     fix = _command(store, "put-bucket-lifecycle-configuration", "--lifecycle-configuration", setting)
+    sweeps = any("AbortIncompleteMultipartUpload" in rule for rule in rules)
     shown = "unfinished uploads are swept up" if sweeps else "unfinished uploads stay, and cost, for ever"
     yield _result(sweeps, "lifecycle", shown, fix, otherwise="warning")
+    if wanted.spool_days:
+        emptied, shown = _empties_spool(rules, f"{store.prefix}{layout.SPOOL}", wanted.spool_days)
+        yield _result(emptied, "lifecycle: spool", shown, fix, otherwise="warning")
     for rule in rules:
-        prefix = rule.get("Prefix") or rule.get("Filter", {}).get("Prefix", "")
+        prefix = _prefix_of(rule)
         if "Expiration" in rule and not prefix.removeprefix(store.prefix).startswith(
             ("canary/", "spool/", "segments/")
         ):
             found = f"rule {rule.get('ID', '')!r} expires names under {prefix or 'the whole bucket'!r}"
             advice = "limit it to segments/, spool/ and canary/: the log must stay as long as anything it proves"
             yield Result("warning", "lifecycle", found, advice)
+
+
+def _empties_spool(rules: list[dict[str, Any]], spool: str, locked: float) -> tuple[bool, str]:
+    """Whether rules remove every version under `spool`, after its lock of so many days; and that in words."""
+    over = [rule for rule in rules if spool.startswith(_prefix_of(rule))]
+    days = [rule["Expiration"]["Days"] for rule in over if "Days" in rule.get("Expiration", {})]
+    if not days or not any("NoncurrentVersionExpiration" in rule for rule in over):
+        return False, f"what is sealed stays under {spool}, and costs, for ever"
+    shown = f"{spool} expires after {min(days)} days, its locks end after {locked:g}"
+    return min(days) > locked, shown
+
+
+def _prefix_of(rule: dict[str, Any]) -> str:
+    """Where a lifecycle rule applies; "" is everywhere."""
+    where = rule.get("Filter", {})
+    return str(rule.get("Prefix") or where.get("Prefix") or where.get("And", {}).get("Prefix", ""))
 
 
 def _asked(store: S3Store, operation: str) -> dict[str, Any]:
@@ -223,12 +248,27 @@ def _encryption(kms_key: str) -> dict[str, Any]:
     return {"Rules": [{"ApplyServerSideEncryptionByDefault": default, "BucketKeyEnabled": bool(kms_key)}]}
 
 
-def _lifecycle(prefix: str) -> dict[str, Any]:
-    """Unfinished uploads go after a week, canaries when their lock is over. Nothing else is ever expired from here."""
+def _lifecycle(store: S3Store, wanted: Wanted, present: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+    """The rules a bucket needs, beside those of others that it has (a configuration is only ever put as a whole).
+
+    Unfinished uploads go after a week, canaries when their lock is over, and the spool's objects, which are sealed by
+    then, two days after theirs. Nothing else is ever expired from here.
+    """
     sweep = {"ID": "unfinished-uploads", "Status": "Enabled", "Filter": {"Prefix": ""}}
-    canaries = {"ID": "canaries", "Status": "Enabled", "Filter": {"Prefix": f"{prefix}canary/"}}
-    gone = {"Expiration": {"Days": 7}, "NoncurrentVersionExpiration": {"NoncurrentDays": 1}}
-    return {"Rules": [{**sweep, "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7}}, {**canaries, **gone}]}
+    ours = [
+        {**sweep, "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7}},
+        _expiry("canaries", f"{store.prefix}{layout.CANARIES}", 7),
+    ]
+    if wanted.spool_days:
+        ours.append(_expiry("spool", f"{store.prefix}{layout.SPOOL}", ceil(wanted.spool_days) + 2))
+    named = {rule["ID"] for rule in ours}
+    return {"Rules": [*(rule for rule in present if rule.get("ID") not in named), *ours]}
+
+
+def _expiry(name: str, prefix: str, days: int) -> dict[str, Any]:
+    """A rule that removes every version under `prefix`: by age the newest, which leaves a marker, then the rest."""
+    gone = {"Expiration": {"Days": days}, "NoncurrentVersionExpiration": {"NoncurrentDays": 1}}
+    return {"ID": name, "Status": "Enabled", "Filter": {"Prefix": prefix}, **gone}
 
 
 def _command(store: S3Store, action: str, option: str, value: str) -> str:
@@ -240,4 +280,4 @@ def _command(store: S3Store, action: str, option: str, value: str) -> str:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"))
+    return json.dumps(value, separators=(",", ":"), default=str)  # dates of lifecycle rules

@@ -62,7 +62,7 @@ def init(
     chosen = settings.load(config, {"archive": place})
     store = _unopened(chosen)
     perimeter = Perimeter(org_id, tuple(vpc_endpoints or ()), tuple(principals or ()), tuple(break_glass or ()))
-    wanted = Wanted(Rule(mode, days), chosen.s3_kms_key, perimeter)
+    wanted = Wanted(Rule(mode, days), chosen.s3_kms_key, perimeter, spool_days=_spool_days(chosen))
     if only_policy:
         print(json.dumps(bucket.policy(store, wanted), indent=2))
         return
@@ -78,7 +78,8 @@ def examine(chosen: Settings) -> list[Result]:
     """`strongroom doctor bucket`: the settings' bucket, held against the settings, and its locks tried."""
     store = _unopened(chosen)
     rule = Rule(chosen.s3_lock_mode or "GOVERNANCE", max(chosen.s3_retain_days, 1))
-    return [*bucket.examine(store, Wanted(rule, chosen.s3_kms_key)), *tried(store)]
+    wanted = Wanted(rule, chosen.s3_kms_key, spool_days=_spool_days(chosen))
+    return [*bucket.examine(store, wanted), *tried(store)]
 
 
 def tried(store: S3Store) -> list[Result]:
@@ -108,6 +109,10 @@ def show(results: Sequence[Result], as_json: bool) -> None:
                 print(f"{result.check}: {result.fix}")
     if any(result.verdict == "failure" for result in results):
         raise typer.Exit(MENDABLE)
+
+
+def _spool_days(chosen: Settings) -> float:
+    return chosen.spool_retain_days if chosen.spool == "bucket" else 0
 
 
 def _unopened(chosen: Settings) -> S3Store:

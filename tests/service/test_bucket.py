@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -111,6 +112,36 @@ def test_init_makes_a_bucket_that_it_finds_right(s3: S3) -> None:
         "default retention": "warning",
         "policy": "warning",
     }
+
+
+def test_a_spool_in_the_bucket_is_emptied_when_its_locks_are_over(s3: S3) -> None:
+    store = S3Store("with-spool", "logs", options=s3.options)
+    on_disk, wanted = Wanted(Rule("COMPLIANCE", 30)), Wanted(Rule("COMPLIANCE", 30), spool_days=14.5)
+    bucket.create(store, on_disk)
+    theirs = {"ID": "theirs", "Status": "Enabled", "Filter": {"Prefix": "other/"}, "Expiration": {"Days": 3}}
+    rules = store.client.get_bucket_lifecycle_configuration(Bucket=store.bucket)["Rules"]
+
+    def found(*more: dict[str, Any], wanted: Wanted = wanted) -> list[Any]:
+        store.client.put_bucket_lifecycle_configuration(
+            Bucket=store.bucket, LifecycleConfiguration={"Rules": [*rules, *more]}
+        )
+        return [result for result in bucket.examine(store, wanted) if result.check == "lifecycle: spool"]
+
+    assert not found(theirs, wanted=on_disk)
+    (lacking,) = found(theirs)
+    assert lacking.verdict == "warning" and "for ever" in lacking.found
+    # The command, done as it says: the bucket is right then, and the rules of others are still there.
+    command = shlex.split(lacking.fix)
+    assert command[:3] == ["aws", "s3api", "put-bucket-lifecycle-configuration"]
+    mended = json.loads(command[command.index("--lifecycle-configuration") + 1])
+    store.client.put_bucket_lifecycle_configuration(Bucket=store.bucket, LifecycleConfiguration=mended)
+    told = {result.check: result for result in bucket.examine(store, wanted)}["lifecycle: spool"]
+    assert told.verdict == "ok" and told.found == "logs/spool/ expires after 17 days, its locks end after 14.5"
+    assert {rule["ID"] for rule in mended["Rules"]} == {"unfinished-uploads", "canaries", "spool", "theirs"}
+    # Too soon, or one version only: not right.
+    (spool,) = (rule for rule in mended["Rules"] if rule["ID"] == "spool")
+    for wrong in ({**spool, "Expiration": {"Days": 14}}, {**spool, "Filter": {"Prefix": "logs/spool/one-writer/"}}):
+        assert found(wrong)[0].verdict == "warning"
 
 
 SPOIL: dict[str, Callable[[Any, str], object]] = {
