@@ -57,7 +57,7 @@ class S3:
             "STRONGROOM_S3_PATH_STYLE": "true",
         }
 
-    @property
+    @functools.cached_property
     def client(self) -> Any:
         """A boto3 client: whoever has the bucket's credentials, an insider included."""
         return make_client(self.options)

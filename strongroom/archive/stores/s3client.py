@@ -18,6 +18,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal
 
 from strongroom.archive.errors import ObjectExists, ObjectMissing, StoreRefused, StoreUnavailable
@@ -73,12 +74,21 @@ class S3Options:
 _making = threading.Lock()  # botocore loads its data files on first use, which is not thread-safe
 
 
+@cache
+def _definitions() -> Any:
+    """botocore's descriptions of services. Each session would parse its megabytes anew, for a fifth of a second."""
+    from botocore.loaders import create_loader
+
+    return create_loader()
+
+
 def make_client(options: S3Options) -> Any:
     """A thread-safe client. Raises StoreRefused when boto3 is missing or the options don't fit together."""
     try:
         import boto3
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError
+        from botocore.session import get_session
     except ImportError:
         raise StoreRefused("an archive in S3 needs boto3", hint="pip install 'strongroom[aws]'") from None
     # "auto" is virtual-host style where AWS's certificates allow it, but always path style at other addresses.
@@ -96,7 +106,9 @@ def make_client(options: S3Options) -> Any:
             response_checksum_validation="when_required",
         )
         with _making:
-            client = boto3.session.Session().client(
+            session = get_session()
+            session.register_component("data_loader", _definitions())
+            client = boto3.session.Session(botocore_session=session).client(
                 "s3", region_name=options.region or None, endpoint_url=options.endpoint_url or None, config=config
             )
     except (BotoCoreError, ValueError) as error:
