@@ -14,6 +14,7 @@ import pytest
 from strongroom.ingest.sources import SOURCES, Source, Split, recognise
 from strongroom.ingest.sources.source import TIME
 from tests.ingest.samples import SAMPLES, SHARED, body, files
+from tests.pushed import SOURCE_OF, captured
 
 NORMALISED = (
     *("source", "event_time", "account", "region", "actor", "action", "target", "source_address", "outcome"),
@@ -32,6 +33,14 @@ ARRAYS = {
     "eksaudit": ("items",),
 }
 """Where documents keep their records, for each source."""
+SAID = {
+    "hec": ("event_time", "message"),
+    "otlp": ("event_time", "body"),
+    "loki": ("event_time", "line", "labels"),
+    "bulk": ("message", "index"),
+    "journal": ("event_time", "cursor", "message"),
+}
+"""Columns that every forwarder's records fill."""
 BROKEN = [b"#"]
 """Lines of real logs that are no records: one publisher's file begins so."""
 
@@ -72,6 +81,8 @@ def _check(content: bytes) -> tuple[Source, Split, pa.Table]:
     if source.name in LINES:
         wanted = [line for line in content.decode("utf-8", "replace").splitlines() if line.strip()]
         assert found.records == len(wanted) - (source.name in HEADED), "lines, without the header"
+    elif source.name == "journal":
+        assert found.raw == content.strip(b"\n").split(b"\n\n")
     else:
         values = [
             record for d in _documents(content.decode("utf-8-sig", "replace")) for record in _opened(d, source.name)
@@ -130,6 +141,19 @@ def test_samples(path: Path) -> None:
     assert events["source"].unique().to_pylist() == [source.name]
     assert set(filter(None, events["outcome"].unique().to_pylist())) <= {"success", "failure", "denied"}
     assert types.pop("event_time") == "TIMESTAMP WITH TIME ZONE" and set(types.values()) == {"VARCHAR"}
+
+
+@pytest.mark.parametrize(("name", "capture"), [(name, capture) for name in SOURCE_OF for capture in SOURCE_OF[name]])
+def test_what_forwarders_really_sent(name: str, capture: str) -> None:
+    content = captured(capture).content
+    found = SOURCES[name].split(content)
+    assert found.raw and not found.broken
+    at = 0
+    for record in found.raw:
+        at = content.index(record, at) + len(record)
+    table = SOURCES[name].derive(found.raw, found.context)
+    assert table["event_time"].null_count in (0, len(table))
+    assert all(table[column].null_count < len(table) for column in SAID.get(name, ()))
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the larger collection of real logs is not here")

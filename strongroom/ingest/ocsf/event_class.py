@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from strongroom.ingest.sources import syslog
+from strongroom.ingest.sources import journal, syslog
 from strongroom.ingest.sources.source import Source
 
 VERSION = "1.1.0"
@@ -75,6 +75,8 @@ FINDING = {
     "remediation.desc": TEXT,
 }
 
+
+_LINUX: tuple[Source, ...] = (journal.SOURCE, syslog.SOURCE)
 
 DISPOSITIONS = {0: "Unknown", 1: "Allowed", 2: "Blocked", 16: "No Action"}
 
@@ -145,8 +147,8 @@ class OcsfClass:
             "metadata.uid": events["event_id"],
             "metadata.version": f"'{VERSION}'",
             "metadata.product.name": f"'{part.product}'",
-            "metadata.product.vendor_name": "'Linux'" if part.source is syslog.SOURCE else "'AWS'",
-            "cloud.provider": "NULL" if part.source is syslog.SOURCE else "'AWS'",
+            "metadata.product.vendor_name": "'Linux'" if part.source in _LINUX else "'AWS'",
+            "cloud.provider": "NULL" if part.source in _LINUX else "'AWS'",
             "cloud.account.uid": events["account"],
             "cloud.region": events["region"],
         }

@@ -21,7 +21,7 @@ from strongroom.ingest.ocsf.event_class import (
     json_text,
     milliseconds,
 )
-from strongroom.ingest.sources import cloudtrail, eksaudit, syslog
+from strongroom.ingest.sources import cloudtrail, eksaudit, journal, syslog
 
 _IS_ADDRESS = "regexp_full_match(source_address, '[0-9A-Fa-f.:]*[.:][0-9A-Fa-f.:]*')"
 
@@ -50,6 +50,16 @@ _TRAIL: Mapping[str, str] = {
 _SIGNS_IN = """(event_source = 'signin.amazonaws.com' OR event_type = 'AwsConsoleSignIn'
     OR (event_source = 'sts.amazonaws.com' AND (event_name LIKE 'AssumeR%'
         OR event_name IN ('GetSessionToken', 'GetFederationToken'))))"""
+_LOGS_IN = """user_name IS NOT NULL
+    AND program IN ('sshd', 'sshd-session', 'su', 'login', 'systemd-logind', 'dropbear')"""
+_LOGS_OUT = "message LIKE '%session closed%' OR message LIKE 'Disconnected%' OR message LIKE 'Connection%'"
+_LINUX: Mapping[str, str] = {
+    "user.name": "user_name",
+    "src_endpoint.ip": "source_address",
+    "src_endpoint.port": "source_port",
+    "dst_endpoint.hostname": "host",
+    "dst_endpoint.svc_name": "program",
+}
 _ACCOUNT_ACTIVITY = """CASE
     WHEN event_name IN ('CreateUser', 'CreateRole', 'CreateServiceLinkedRole', 'CreateGroup', 'CreateLoginProfile',
         'CreateAccessKey', 'CreateInstanceProfile') THEN 1
@@ -95,21 +105,13 @@ AUTHENTICATION = OcsfClass(
                 "dst_endpoint.svc_name": json_text("additionalEventData.LoginTo"),
             },
         ),
+        Part(journal.SOURCE, _LOGS_IN, f"CASE WHEN {_LOGS_OUT} THEN 2 ELSE 1 END", "Linux", _LINUX),
         Part(
             syslog.SOURCE,
-            """(user_name IS NOT NULL
-                AND program IN ('sshd', 'sshd-session', 'su', 'login', 'systemd-logind', 'dropbear'))
-            OR audit_type IN ('USER_LOGIN', 'USER_AUTH', 'USER_LOGOUT', 'USER_END')""",
-            """CASE WHEN audit_type IN ('USER_LOGOUT', 'USER_END') OR message LIKE '%session closed%'
-            OR message LIKE 'Disconnected%' OR message LIKE 'Connection%' THEN 2 ELSE 1 END""",
+            f"({_LOGS_IN}) OR audit_type IN ('USER_LOGIN', 'USER_AUTH', 'USER_LOGOUT', 'USER_END')",
+            f"CASE WHEN audit_type IN ('USER_LOGOUT', 'USER_END') OR {_LOGS_OUT} THEN 2 ELSE 1 END",
             "Linux",
-            {
-                "user.name": "user_name",
-                "src_endpoint.ip": "source_address",
-                "src_endpoint.port": "source_port",
-                "dst_endpoint.hostname": "host",
-                "dst_endpoint.svc_name": "program",
-            },
+            _LINUX,
         ),
     ),
 )

@@ -3,7 +3,8 @@
 A record is one entry: `NAME=value` lines, or for values with control bytes `NAME`, a line feed, the length as 64 bits
 little-endian, the value and a line feed; a blank line ends it and is not part of it. `__CURSOR` is the entry's
 identity, so that what is sent again from an old cursor can be told. Of a field given twice, the first counts in
-columns. Source: systemd.io, "Journal Export Formats".
+columns. What messages say of logins is read as in syslog.py, of the program that the journal itself saw (`_COMM`), not
+of one that somebody claims to be. Source: systemd.io, "Journal Export Formats".
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from strongroom.ingest.sources import fields
+from strongroom.ingest.sources import fields, logins
 from strongroom.ingest.sources.declared import events
 from strongroom.ingest.sources.fields import field
 from strongroom.ingest.sources.source import TIME, Contexts, Found, Split
 
 _LENGTH_BYTES = 8
+_WINDOW = 8192  # characters of a message that are looked at
 _CURSOR = b"__CURSOR="
+_OURS = b"^"
+"""Begins the names of what is read out of fields; no field of the journal's does."""
 _SEVERITIES = ("emergency", "alert", "critical", "error", "warning", "notice", "informational", "debug")
 
 _FIELDS = (
@@ -31,11 +35,15 @@ _FIELDS = (
     field("pid", "_PID", "SYSLOG_PID", type=pa.int64()),
     field("uid", "_UID", type=pa.int64()),
     field("audit_loginuid", "_AUDIT_LOGINUID", type=pa.int64()),
-    field("severity", "severity"),
+    field("severity", "^severity"),
     field("transport", "_TRANSPORT"),
     field("boot_id", "_BOOT_ID"),
     field("machine_id", "_MACHINE_ID"),
     field("message", "MESSAGE"),
+    field("user_name", "^user_name"),
+    field("source_address", "^source_address"),
+    field("source_port", "^source_port", type=pa.int64()),
+    field("result", "^result"),
 )
 
 
@@ -46,13 +54,15 @@ class Journal:
     description = "Entries of the systemd journal, in its export format"
     natural_id: str | None = "cursor"
     sort: tuple[str, ...] = ("host", "unit", "event_time")
-    summary_columns: tuple[str, ...] = ("host", "unit", "program")
+    summary_columns: tuple[str, ...] = ("host", "unit", "program", "user_name", "source_address")
     schema = fields.schema(_FIELDS)
     events: Mapping[str, str] = events(
         "journal",
-        actor="CASE WHEN uid IS NOT NULL THEN 'uid ' || uid END",
+        actor="coalesce(user_name, CASE WHEN uid IS NOT NULL THEN 'uid ' || uid END)",
         action="coalesce(unit, program)",
         target="host",
+        source_address="source_address",
+        outcome="result",
         severity="severity",
         event_id="cursor",
         message="message",
@@ -116,12 +126,15 @@ def _values(entry: bytes) -> dict[str, Any]:
             start = stop + 1 + _LENGTH_BYTES
             length = int.from_bytes(entry[stop + 1 : start], "little")
             value, stop = entry[start : start + length], start + length
-        values.setdefault(name.decode("utf-8", "replace"), value.decode("utf-8", "replace"))
+        if not name.startswith(_OURS):
+            values.setdefault(name.decode("utf-8", "replace"), value.decode("utf-8", "replace"))
         at = stop + 1
     priority = values.get("PRIORITY", "")
     if len(priority) == 1 and priority in "01234567":
-        values["severity"] = _SEVERITIES[int(priority)]
-    return values
+        values["^severity"] = _SEVERITIES[int(priority)]
+    program = values.get("_COMM") or values.get("SYSLOG_IDENTIFIER", "")
+    login = logins.told(program, values.get("MESSAGE", "")[:_WINDOW])
+    return values | {f"^{name}": value for name, value in login.items()}
 
 
 SOURCE = Journal()

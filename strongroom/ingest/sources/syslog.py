@@ -23,7 +23,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from strongroom.ingest.sources import lines, times
+from strongroom.ingest.sources import lines, logins, times
 from strongroom.ingest.sources.declared import events, mostly
 from strongroom.ingest.sources.source import TEXT, TIME, Contexts, Split
 
@@ -58,33 +58,6 @@ _LINE = re.compile(
     rb"|[12]\d{3}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d) \S+ [\w./@-]+(?:\[\d+\])?: "
 )
 
-_ADDRESS = r"(?P<address>[0-9A-Fa-f.:]{2,45}(?<!\d:)(?<!\.))(?:%\w+)?"
-_PORT = r" port (?P<port>\d{1,5})"
-# What a message says of a login: pattern → result. The first that matches counts. A user name is whatever somebody
-# typed, ` from 192.0.2.1 port 22` included: it is matched greedily, so that the address is the one sshd wrote last.
-_LOGINS: tuple[tuple[re.Pattern[str], str | None], ...] = tuple(
-    (re.compile(pattern, re.ASCII | re.DOTALL), result)
-    for pattern, result in (
-        (rf"Accepted \S+ for (?P<user>.*) from {_ADDRESS}{_PORT}", "success"),
-        (rf"Failed \S+ for (?:invalid user )?(?P<user>.*) from {_ADDRESS}{_PORT}", "denied"),
-        (rf"(?:Invalid|Illegal) user (?P<user>.*) from {_ADDRESS}(?:{_PORT})?", "denied"),
-        (rf"Disconnected from (?:(?:authenticating |invalid )?user (?P<user>.*) )?{_ADDRESS}{_PORT}", None),
-        (
-            rf"Connection (?:closed|reset) by (?:(?:authenticating |invalid )?user (?P<user>.*) )?{_ADDRESS}{_PORT}",
-            None,
-        ),
-        (rf"Received disconnect from {_ADDRESS}(?:{_PORT})?", None),
-        (rf"(?:Connection|Child connection) from {_ADDRESS}(?:{_PORT}|:(?P<childport>\d{{1,5}}))", None),
-        (rf"pam_\w+\(\S+\): authentication failure;.* rhost={_ADDRESS}(?:\s+user=(?P<user>\S+))?", "denied"),
-        (r"pam_\w+\(\S+\): authentication failure;.* user=(?P<user>\S+)", "denied"),
-        (r"(?:pam_\w+\(\S+\): )?session opened for user (?P<user>[^\s(]+)", "success"),
-        (r"(?:pam_\w+\(\S+\): )?session closed for user (?P<user>[^\s(]+)", None),
-        (r"New session \S+ of user (?P<user>\S+)\.", "success"),
-        (r"\s*(?P<user>\S+) : (?:\d+ incorrect password attempts?|user NOT in sudoers|command not allowed)", "denied"),
-        (r"\s*(?P<user>\S+) : TTY=\S+ ; PWD=", "success"),
-    )
-)
-_LOGIN_PROGRAMS = frozenset({"sshd", "sshd-session", "sudo", "su", "login", "systemd", "systemd-logind", "dropbear"})
 # Values of the audit daemon: quoted ones are as they were, bare ones end at white space or at a quote.
 _AUDITED = re.compile(
     r'(?<![\w-])(acct|addr|exe|res|success|AUID|auid|pid)=(?:"([^"]{0,1024})"|([^\s"\']{1,1024}))', re.ASCII
@@ -176,28 +149,16 @@ def _of_syslog(match: re.Match[str]) -> Iterator[tuple[str, object]]:
     for column, group in (("host", "host"), ("program", "program"), ("message_id", "message_id")):
         yield column, _stated(groups.get(group))
     yield "structured_data", _stated(groups.get("structured"))
-    yield "pid", _small(groups["pid"])
+    yield "pid", logins.small(groups["pid"])
     message = groups["message"] or ""
     yield "message", message or None
-    if groups["program"].rpartition("/")[2] in _LOGIN_PROGRAMS:
-        yield from _of_login(message)
+    yield from logins.told(groups["program"], message).items()
 
 
 def _of_priority(code: int) -> Iterator[tuple[str, object]]:
     if code < 192:
         yield "facility", code >> 3
         yield "severity", _SEVERITIES[code & 7]
-
-
-def _of_login(message: str) -> Iterator[tuple[str, object]]:
-    for pattern, result in _LOGINS:
-        if match := pattern.match(message):
-            groups = match.groupdict()
-            yield "user_name", groups.get("user") or None
-            yield "source_address", groups.get("address")
-            yield "source_port", _small(groups.get("port") or groups.get("childport"))
-            yield "result", result
-            return
 
 
 def _of_audit(match: re.Match[str]) -> Iterator[tuple[str, object]]:
@@ -210,7 +171,7 @@ def _of_audit(match: re.Match[str]) -> Iterator[tuple[str, object]]:
     found: dict[str, str] = {}
     for name, quoted, bare in _AUDITED.findall(match["message"]):
         found.setdefault(name, quoted or bare)
-    yield "pid", _small(found.get("pid"))
+    yield "pid", logins.small(found.get("pid"))
     user = found.get("acct") or found.get("AUID") or found.get("auid")
     yield "user_name", None if user in ("unset", "4294967295", "-1") else user
     address = found.get("addr")
@@ -221,10 +182,6 @@ def _of_audit(match: re.Match[str]) -> Iterator[tuple[str, object]]:
 
 def _stated(value: str | None) -> str | None:
     return None if value == "-" else value
-
-
-def _small(digits: str | None) -> int | None:
-    return int(digits) if digits and digits.isdigit() and int(digits) < 2**31 else None
 
 
 SOURCE = Syslog()
