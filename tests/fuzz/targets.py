@@ -15,7 +15,7 @@ from strongroom.archive.errors import FormatError
 from strongroom.ingest import digests, notifications
 from strongroom.ingest.errors import NotificationInvalid
 from strongroom.ingest.protocols import eventbridge
-from strongroom.ingest.sources import SOURCES, Registry
+from strongroom.ingest.sources import SOURCES, Registry, Source
 from tests.fuzz import decoders
 from tests.fuzz.decoders import CODED, PLAIN, TOPIC
 from tests.ingest.survival import bodies, survives
@@ -31,6 +31,7 @@ class Target:
     marked: bool = False
 
 
+_SEED_BYTES = 1500
 _RECORDS = [{"data": base64.b64encode(data).decode()} for data in (PLAIN[:70], CODED[0], b"\xff")]
 _MESSAGE = {
     "Type": "Notification",
@@ -95,11 +96,27 @@ _OWN_SEEDS = {
 
 
 def _splitters() -> Mapping[str, Target]:
-    named = {name: (source, tuple(bodies(name))) for name, source in SOURCES.items()}
+    named = {name: (source, _small(source)) for name, source in SOURCES.items()}
     named |= {name: (_OWN[name], seeds) for name, seeds in _OWN_SEEDS.items()}
     return {
         name: Target(partial(survives, source, rows=1), seeds, marked=True) for name, (source, seeds) in named.items()
     }
+
+
+def _small(source: Source) -> tuple[bytes, ...]:
+    """Beginnings of real bodies; records of theirs, whole, one after another and in each of the source's containers."""
+    real = bodies(source.name)
+    seeds = [content if content.startswith(b"PAR1") else content[:_SEED_BYTES] for content in real]
+    raw = [record for content in real for record in source.split(content).raw if len(record) < _SEED_BYTES]
+    if not raw:
+        return tuple(seeds)
+    seeds += [raw[0], b"\n".join(raw[:2]), b"\r\n".join(raw[-2:])]
+    for container in getattr(source, "containers", ()):
+        inner = b"[" + b",".join(raw[:2]) + b"]" if container.many else raw[0]
+        for name in reversed(container.path):
+            inner = b'{"id":1,"%s":%s,"z":{}}' % (name.encode(), inner)
+        seeds.append(inner)
+    return tuple(seeds)
 
 
 def _captures(*names: str) -> tuple[bytes, ...]:
