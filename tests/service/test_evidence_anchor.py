@@ -138,7 +138,7 @@ def test_a_bundle_has_its_greatest_size(archive: Archive, tmp_path: Path) -> Non
 def test_what_does_not_convince_us_is_not_given(archive: Archive, tmp_path: Path) -> None:
     found = anchor(archive.store, archive.log, archive.trust.policy, covering=3)
     excerpt = Excerpt.of(archive.log, found.head, {2})
-    other = Excerpt(excerpt.head, {2: (archive.log.entry_bytes(3), excerpt.entries[2][1])})
+    other = replace(excerpt, entries={2: (archive.log.entry_bytes(3), excerpt.entries[2][1])})
     with pytest.raises(FormatError):
         bundling.write(Job(tmp_path / "b.zip", archive.store, other, found, [((2, 0), [0])], {}, 10**6))
     with pytest.raises(FormatError, match="no such leaf"):

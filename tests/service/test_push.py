@@ -183,7 +183,7 @@ def test_a_flood_of_wrong_tokens_leaves_one_record(service: Service) -> None:
     for _ in range(30):
         answer = send(service, "POST", "/loki/api/v1/push", {"authorization": "Bearer sr_00000000_x"}, b"{}")
         assert answer.status_code == 401
-    assert count(service, sql) <= 1
+    assert count(service, sql) <= 2  # one a minute: the turn of a minute may come between
 
 
 def test_too_large_is_413_in_the_protocols_words(service: Service) -> None:
