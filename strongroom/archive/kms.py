@@ -25,7 +25,6 @@ tools take them (`AWS_ENDPOINT_URL_KMS`, `AWS_USE_FIPS_ENDPOINT`, instance role,
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -34,7 +33,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from strongroom.archive import note
+from strongroom.archive import aws, note
 from strongroom.archive.errors import KeyUnavailable, KeyUnusable
 from strongroom.archive.note import KeyType, VerifierKey, verifier_key
 
@@ -156,13 +155,10 @@ def _region(key_id: str) -> str | None:
     return match["region"] if match else None
 
 
-_making = threading.Lock()  # botocore loads its data files on first use, which is not thread-safe
-
-
 def connect(region: str | None) -> Any:
     """A client of boto3 for KMS in `region` (None: where AWS tools would look). Raises KeyUnusable."""
     try:
-        import boto3
+        import boto3  # noqa: F401 (is it there?)
         import botocore.exceptions
         from botocore.config import Config
     except ImportError:
@@ -173,11 +169,9 @@ def connect(region: str | None) -> Any:
         retries={"mode": "standard", "total_max_attempts": _TRIES},
     )
     try:
-        with _making:
-            client: Any = boto3.session.Session().client("kms", region_name=region, config=config)
+        return aws.make_client("kms", region_name=region, config=config)
     except botocore.exceptions.BotoCoreError as error:
         raise KeyUnusable(f"AWS KMS: {error}", hint="name the key by its ARN, or set AWS_REGION") from None
-    return client
 
 
 def _call(key_id: str, call: Any) -> Mapping[str, Any]:

@@ -7,12 +7,12 @@ passing (BucketUnavailable) or not (BucketRefused), because a caller waits for t
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from strongroom.archive import aws
 from strongroom.ingest.errors import BucketRefused, BucketUnavailable, ObjectGone
 
 _PASSING = frozenset(
@@ -24,7 +24,6 @@ _PASSING = frozenset(
 )  # fmt: skip
 _GONE = frozenset({"NoSuchKey", "NoSuchVersion", "404", "PreconditionFailed", "412", "MethodNotAllowed", "405"})
 _HINT = "see docs/forwarders/s3.md for the permissions that are needed"
-_making = threading.Lock()  # botocore loads its data files on first use, which is not thread-safe
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,7 @@ class Access:
 def client(service: str, access: Access, region: str = "") -> Any:
     """A thread-safe client of an AWS service, in `region` if given. Raises BucketRefused."""
     try:
-        import boto3
+        import boto3  # noqa: F401 (is it there?)
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError
     except ImportError:
@@ -52,13 +51,12 @@ def client(service: str, access: Access, region: str = "") -> Any:
         s3={"addressing_style": "path" if access.endpoint_url else "auto"},
     )
     try:
-        with _making:
-            return boto3.session.Session().client(
-                service,
-                region_name=region or access.region or None,
-                endpoint_url=access.endpoint_url or None,
-                config=config,
-            )
+        return aws.make_client(
+            service,
+            region_name=region or access.region or None,
+            endpoint_url=access.endpoint_url or None,
+            config=config,
+        )
     except (BotoCoreError, ValueError) as error:
         raise BucketRefused(f"{service}: {error}", hint="set pull_region or AWS_REGION") from None
 

@@ -14,13 +14,12 @@ Source: Amazon S3 API reference, "Error responses"; boto3's "standard" retry mod
 from __future__ import annotations
 
 import random
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, Literal
 
+from strongroom.archive import aws
 from strongroom.archive.errors import ObjectExists, ObjectMissing, StoreRefused, StoreUnavailable
 from strongroom.archive.retention import Retention
 
@@ -71,24 +70,12 @@ class S3Options:
     timeout_seconds: float = 30.0
 
 
-_making = threading.Lock()  # botocore loads its data files on first use, which is not thread-safe
-
-
-@cache
-def _definitions() -> Any:
-    """botocore's descriptions of services. Each session would parse its megabytes anew, for a fifth of a second."""
-    from botocore.loaders import create_loader
-
-    return create_loader()
-
-
 def make_client(options: S3Options) -> Any:
     """A thread-safe client. Raises StoreRefused when boto3 is missing or the options don't fit together."""
     try:
-        import boto3
+        import boto3  # noqa: F401 (is it there?)
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError
-        from botocore.session import get_session
     except ImportError:
         raise StoreRefused("an archive in S3 needs boto3", hint="pip install 'strongroom[aws]'") from None
     # "auto" is virtual-host style where AWS's certificates allow it, but always path style at other addresses.
@@ -105,12 +92,9 @@ def make_client(options: S3Options) -> Any:
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )
-        with _making:
-            session = get_session()
-            session.register_component("data_loader", _definitions())
-            client = boto3.session.Session(botocore_session=session).client(
-                "s3", region_name=options.region or None, endpoint_url=options.endpoint_url or None, config=config
-            )
+        client = aws.make_client(
+            "s3", region_name=options.region or None, endpoint_url=options.endpoint_url or None, config=config
+        )
     except (BotoCoreError, ValueError) as error:
         raise StoreRefused(f"S3: {error}", hint="check the s3_ settings and AWS_REGION") from None
 
