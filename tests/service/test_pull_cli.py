@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import pytest
 from tests.buckets import CREDENTIALS, REGION, S3
 from tests.ingest.conftest import events, records
 from tests.ingest.queueing import Announced
-from tests.service.conftest import strongroom
+from tests.service.conftest import REPOSITORY, STRONGROOM, strongroom
 
 ORG = "AWSLogs/o-abc123"
 
@@ -61,6 +64,36 @@ def test_a_backfill_takes_the_days_asked_for_and_goes_on_where_it_was(place: Pla
     code, held = place.run(tmp_path, "backfill", f"{root}undated/", "--reconcile")
     assert (code, held["sealed"], held["missing"]) == (1, 1, 1)
     assert held["names"][0].startswith(f"{root}undated/notes.json?versionId=")
+
+
+def test_a_backfill_can_be_stopped_and_repeated(place: Place, tmp_path: Path) -> None:
+    objects = 150
+    for number in range(objects):
+        place.put(f"many/{number:03d}.json", records(number))
+    places = ["--archive", str(tmp_path / "archive"), "--state", str(tmp_path / "state")]
+    environment = CREDENTIALS | {"STRONGROOM_PULL_REGION": REGION, "STRONGROOM_PULL_ENDPOINT_URL": place.s3.url}
+    process = subprocess.Popen(
+        [*STRONGROOM, "backfill", f"s3://{place.bucket}/many/", "--source", "json", "--json", *places],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | environment | {"PYTHONPATH": str(REPOSITORY)},
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not any(
+        path.stat().st_size > 2000 for path in (tmp_path / "state").rglob("*.spool")
+    ):
+        time.sleep(0.005)
+    process.terminate()
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 3 and "repeat it" in errors, errors
+    stopped = json.loads(output)
+    assert stopped["interrupted"] and stopped["taken"] < objects
+    code, rest = place.run(tmp_path, "backfill", f"s3://{place.bucket}/many/", "--source", "json")
+    assert (code, rest["listed"], rest["interrupted"]) == (0, objects, False)
+    assert rest["known"] >= stopped["taken"] and rest["known"] + rest["duplicates"] + rest["taken"] == objects
+    code, held = place.run(tmp_path, "backfill", f"s3://{place.bucket}/many/", "--reconcile")
+    assert (code, held["sealed"], held["missing"]) == (0, objects, 0)
 
 
 def test_a_backfill_says_that_something_was_quarantined(place: Place, tmp_path: Path) -> None:
