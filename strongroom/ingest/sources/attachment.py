@@ -1,8 +1,8 @@
 """Whole files, kept verbatim: what records were taken from when a record has no bytes of its own in what arrived.
 
-A source whose records are values in a binary file (see vpcflowparquet.py) attaches the file. The record is the file,
-its context says whose it is: a JSON object with the members `source` and `format`, made by `belonging`. Whoever sends a
-file to `attachment` gets it kept as one record, whatever it is. Nothing is recognised as one.
+A source whose records are values in a binary file (see vpcflowparquet.py, ocsfparquet.py) attaches it. The record is
+the file, its context says whose it is: a JSON object with the members `source` and `format`, made by `belonging`.
+Whoever sends a file to `attachment` gets it kept as one record, whatever it is. Nothing is recognised as one.
 """
 
 from __future__ import annotations
