@@ -293,6 +293,11 @@ class Log:
         with self._lock:
             return self._standings.get(writer, {}).get(epoch, Standing())
 
+    def reached(self, writer: str, epoch: int) -> tuple[int, Standing]:
+        """The size, and how far the log has this epoch of the writer at that size."""
+        with self._lock:
+            return self.size, self.standing(writer, epoch)
+
     def epochs(self, writer: str) -> dict[int, Standing]:
         """Every epoch of the writer that the log knows."""
         with self._lock:

@@ -29,23 +29,37 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Basis:
-    """What an answer rests on: its snapshot, how many segments were read, and that all of them were verified."""
+    """What an answer rests on: its snapshot, how many segments were read, and that all of them were verified.
+
+    `unsealed`: how many batches were read that are in no snapshot yet, when they were asked for; `left_out`: how many
+    newer ones were not.
+    """
 
     snapshot: Snapshot
     segments: int
     verified: bool
+    unsealed: int = 0
+    left_out: int = 0
 
     @classmethod
     def of_headers(cls, headers: Mapping[str, str]) -> Basis:
         """As headers state it."""
         snapshot = Snapshot(int(headers["Strongroom-Snapshot-Size"]), headers["Strongroom-Snapshot-Root"])
-        return cls(snapshot, int(headers["Strongroom-Segments"]), headers.get("Strongroom-Verified") == "true")
+        return cls(
+            snapshot,
+            int(headers["Strongroom-Segments"]),
+            headers.get("Strongroom-Verified") == "true",
+            int(headers.get("Strongroom-Unsealed-Batches", 0)),
+            int(headers.get("Strongroom-Unsealed-Left-Out", 0)),
+        )
 
     @classmethod
     def of_body(cls, body: Mapping[str, Any]) -> Basis:
         """As a JSON answer states it."""
         snapshot, segments = body["snapshot"], body["segments"]
-        return cls(Snapshot(snapshot["size"], snapshot["root"]), segments["read"], segments["verified"])
+        beside = body.get("unsealed", {"batches": 0, "left_out": 0})
+        seen = Snapshot(snapshot["size"], snapshot["root"])
+        return cls(seen, segments["read"], segments["verified"], beside["batches"], beside["left_out"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +102,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One record that a search found, in the columns of the view `events`, and its address."""
+    """One record that a search found, in the columns of the view `events`, and its address: None while not `sealed`."""
 
     source: str
     event_time: str | None
@@ -102,8 +116,9 @@ class Hit:
     severity: str | None
     event_id: str | None
     message: str | None
-    address: dict[str, Any]
+    address: dict[str, Any] | None
     raw: str | None = None
+    sealed: bool = True
 
 
 @dataclass(frozen=True, slots=True)

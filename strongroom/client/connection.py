@@ -67,17 +67,32 @@ class Client:
     # -- questions
 
     def query(
-        self, sql: str, parameters: Parameters = None, *, limit: int | None = None, as_of: int | None = None
+        self,
+        sql: str,
+        parameters: Parameters = None,
+        *,
+        limit: int | None = None,
+        as_of: int | None = None,
+        unsealed: bool = False,
     ) -> Answer:
-        """One SELECT. `parameters`: a list for `?`, a dict for `$name`."""
-        return self.read("POST", "/v1/query", json=_question(sql, parameters, limit, as_of))
+        """One SELECT. `parameters`: a list for `?`, a dict for `$name`.
+
+        `unsealed`: read what is acknowledged and not sealed yet, too; such rows have `_sealed` = false and no address.
+        """
+        return self.read("POST", "/v1/query", json=_question(sql, parameters, limit, as_of, unsealed))
 
     @contextmanager
     def stream(
-        self, sql: str, parameters: Parameters = None, *, limit: int | None = None, as_of: int | None = None
+        self,
+        sql: str,
+        parameters: Parameters = None,
+        *,
+        limit: int | None = None,
+        as_of: int | None = None,
+        unsealed: bool = False,
     ) -> Iterator[Stream]:
         """The same, batch by batch, for answers that need not be in memory whole."""
-        question = _question(sql, parameters, limit, as_of)
+        question = _question(sql, parameters, limit, as_of, unsealed)
         with self._streamed("POST", "/v1/query", headers=_ARROW, json=question) as response:
             yield Stream(response)
 
@@ -98,10 +113,15 @@ class Client:
         ignore_case: bool = False,
         raw: bool = False,
         as_of: int | None = None,
+        unsealed: bool = False,
         limit: int | None = None,
     ) -> Iterator[Hit]:
-        """Records that have all these texts and entities, newest first, on one snapshot, page by page as you go."""
+        """Records that have all these texts and entities, newest first, on one snapshot, page by page as you go.
+
+        `unsealed`: those that are acknowledged and not sealed yet, too (no address); of all the newest 1,000 at most.
+        """
         wanted = _filters(texts, entities, since, until, sources, accounts, regions, outcomes, ignore_case)
+        wanted += [("unsealed", "true")] if unsealed else []
         page_size = min(limit or 1000, 1000)
         wanted += [("raw", str(raw).lower()), ("limit", str(page_size))]
         left, cursor = limit, [("as_of", str(as_of))] if as_of else []
@@ -279,9 +299,11 @@ def _whole(response: httpx.Response) -> bytes:
         raise AnswerBroken(f"the answer broke off: {error}") from error
 
 
-def _question(sql: str, parameters: Parameters, limit: int | None, as_of: int | None) -> dict[str, Any]:
+def _question(
+    sql: str, parameters: Parameters, limit: int | None, as_of: int | None, unsealed: bool = False
+) -> dict[str, Any]:
     given = dict(parameters) if isinstance(parameters, Mapping) else None if parameters is None else list(parameters)
-    return _present(sql=sql, parameters=given, limit=limit, as_of=as_of)
+    return _present(sql=sql, parameters=given, limit=limit, as_of=as_of, unsealed=unsealed or None)
 
 
 def _blanks(parameters: Mapping[str, Any], limit: int | None, as_of: int | None) -> dict[str, Any]:

@@ -110,6 +110,37 @@ def build(job: Job) -> Built:
     return Built(tuple(segments), tuple(batches))
 
 
+def preview(job: Job, sources: frozenset[str]) -> dict[str, str]:
+    """Rows of `sources` in a job's batches, to be asked before they are sealed: source -> a file like a segment's.
+
+    In order of arrival, one file a source whatever the dates; nothing that could be mistaken for a segment later: no
+    cut was decided, and the secret is forgotten. Raises SpoolDamaged, SealFailed, OSError, MemoryError.
+    """
+    found: dict[str, list[_Rows]] = defaultdict(list)
+    for place in job.frames:
+        header, body = spool.read(place)
+        for name, some in _sort_out(header, body, place.sequence, job)[0].items():
+            if name in sources:
+                found[name] += some
+    files = {}
+    for name, batches in found.items():
+        columns = pa.concat_tables([rows.columns for rows in batches], promote_options="default").unify_dictionaries()
+        records = list(chain.from_iterable(rows.records for rows in batches))
+        files[name] = str(Path(job.folder) / f"{name}.parquet")
+        try:
+            segment.write(
+                Path(files[name]),
+                records,
+                columns,
+                typed=job.registry.sources[name].schema,
+                secret=job.cut.secret(name),
+                metadata={"source": name},
+            )
+        except FormatError as error:
+            raise SealFailed(f"{files[name]}: {error.message}") from None
+    return files
+
+
 def carries_natural_ids(body: bytes, coding: str, source: str, limit: int, registry: Registry = BUILT_IN) -> bool:
     """Whether every record of a body (as sent) carries its source's own id, so that a repetition says nothing new."""
     kind = registry.sources[source]

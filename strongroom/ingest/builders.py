@@ -39,10 +39,13 @@ class WorkerDied(Exception):
 
 
 class Builders:
-    """Runs functions in `workers` processes; with 0, in a thread of this process (command line, tests)."""
+    """Runs functions in `workers` processes; with 0, in a thread of this process (command line, tests).
 
-    def __init__(self, workers: int) -> None:
-        self._workers = workers
+    A job that runs longer than `deadline_seconds` takes its process with it.
+    """
+
+    def __init__(self, workers: int, deadline_seconds: int = DEADLINE_SECONDS) -> None:
+        self._workers, self._deadline = workers, deadline_seconds
         self._executor = self._start()
 
     async def run(self, function: Callable[[*Arguments], Result], *args: *Arguments) -> Result:
@@ -51,7 +54,7 @@ class Builders:
         try:
             if self._workers == 0:
                 return await loop.run_in_executor(executor, function, *args)
-            return await loop.run_in_executor(executor, _within_deadline, function, *args)
+            return await loop.run_in_executor(executor, _within, self._deadline, function, *args)
         except BrokenProcessPool:
             if executor is self._executor:
                 self._executor = self._start()
@@ -99,9 +102,9 @@ def _leave_with(parent: int) -> None:
     os._exit(1)
 
 
-def _within_deadline(function: Callable[[*Arguments], Result], *args: *Arguments) -> Result:
+def _within(seconds: int, function: Callable[[*Arguments], Result], *args: *Arguments) -> Result:
     # The kernel ends the process: no code of a job that runs wild needs to cooperate, not even with the interpreter.
-    signal.alarm(DEADLINE_SECONDS)
+    signal.alarm(seconds)
     try:
         return function(*args)
     finally:

@@ -22,6 +22,7 @@ IngestError
 │   ├── CutTooLarge             a cut's records don't fit the format's bounds; it is cut smaller
 │   ├── SealedElsewhere         batches of a cut are in the log already: another writer had them too
 │   └── SealConflict            the log holds something else than what this spool says was sealed
+├── UnsealedUnreadable      transient: what is not sealed yet could not be read for a question
 ├── PullError               an object that was to be fetched from a bucket
 │   ├── BucketUnavailable       transient: bucket or queue did not answer, or throttle
 │   ├── BucketRefused           bucket or queue said no, and will until somebody changes permissions or settings
@@ -177,6 +178,13 @@ class SealConflict(SealFailed):
     """The log names other segments for a range than this spool rebuilds; going on could seal records twice."""
 
     code = "seal-conflict"
+
+
+class UnsealedUnreadable(IngestError):
+    """What is not sealed yet could not be read for a question; a question to what is sealed is answered."""
+
+    code = "unsealed-unreadable"
+    transient = True
 
 
 class PullError(IngestError):

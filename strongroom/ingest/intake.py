@@ -21,7 +21,7 @@ from strongroom.archive.errors import StoreUnavailable, StrongroomError
 from strongroom.archive.log import Log
 from strongroom.archive.note import NoteSigner
 from strongroom.archive.stores.store import ObjectStore
-from strongroom.ingest import receipts
+from strongroom.ingest import receipts, unsealed
 from strongroom.ingest.batches import BatchState, Counters, spooled_state
 from strongroom.ingest.build import carries_natural_ids
 from strongroom.ingest.builders import Builders, WorkerDied
@@ -35,6 +35,7 @@ from strongroom.ingest.recovery import Opening, State, open_state
 from strongroom.ingest.sealer import Sealer
 from strongroom.ingest.sources import BUILT_IN, Registry
 from strongroom.ingest.turns import Turns
+from strongroom.ingest.unsealed import Spooled, Unsealed
 
 _QUARANTINE = "quarantine"
 _OWN = frozenset({_QUARANTINE, "audit"})
@@ -49,6 +50,7 @@ __all__ = ["Accepted", "BatchState", "Counters", "Intake", "IntakeLimits", "Orig
 @dataclass(frozen=True, slots=True)
 class IntakeLimits:
     """Bounds, in bytes and seconds. `workers`: processes that build segments (0: a thread of this process).
+    `unsealed_bytes`: content of unsealed batches that one question may read.
 
     `diskless`: batches are spooled in the bucket. Then, every `takeover_seconds`, what other lives left there is looked
     for; a writer is taken for gone after `abandoned_seconds` without an entry (0: never).
@@ -61,6 +63,7 @@ class IntakeLimits:
     seal_bytes: int = 64 << 20
     seal_age_seconds: float = 30.0
     heartbeat_seconds: float = 300.0
+    unsealed_bytes: int = 64 << 20
     workers: int = 1
     diskless: bool = False
     takeover_seconds: float = 60.0
@@ -129,6 +132,7 @@ class Intake:
         self._memory = Memory(self._limits.max_inflight_bytes)
         self._turns = Turns()
         self._deliveries: set[asyncio.Task[Accepted]] = set()
+        self._previews: Builders | None = None  # started when somebody asks for what is not sealed
         self._open: State | None = None
         self._stopping = False
 
@@ -151,6 +155,7 @@ class Intake:
             registry=self._registry,
         )
         state = await asyncio.to_thread(open_state, opening)
+        await asyncio.to_thread(unsealed.clear, self.unsealed_folder)
         self._builders = Builders(self._limits.workers)
         self._sealer = Sealer(
             spool=state.spool,
@@ -194,7 +199,9 @@ class Intake:
         for task in work:
             task.cancel()
         await asyncio.gather(*work, return_exceptions=True)
-        await asyncio.to_thread(self._builders.close)
+        for builders in filter(None, (self._builders, self._previews)):
+            await asyncio.to_thread(builders.close)
+        self._previews = None
         await asyncio.to_thread(state.close)
 
     @property
@@ -280,6 +287,30 @@ class Intake:
         """Sequence number up to which every batch of this epoch is sealed, -1 when none is."""
         self._state()
         return self._sealer.sealed
+
+    @property
+    def unsealed_folder(self) -> Path:
+        """Where the files of `unsealed` lie."""
+        return self._directory / "unsealed"
+
+    async def unsealed(self) -> Unsealed:
+        """What is acknowledged and not sealed, with the snapshot that it is beyond. To be closed.
+
+        Raises SpoolUnavailable, SpoolDamaged, StoreUnavailable.
+        """
+        state, limits = self._state(), self._limits
+        if self._previews is None:
+            self._previews = Builders(min(limits.workers, 1), unsealed.DEADLINE_SECONDS)
+        spooled = Spooled(
+            state.spool,
+            state.writer,
+            self._log,
+            state.batches,
+            self._previews,
+            self._registry,
+            limits.max_expanded_bytes,
+        )
+        return await asyncio.to_thread(unsealed.beyond, spooled, self.unsealed_folder, limits.unsealed_bytes)
 
     def receipt(self, batch: str) -> str:
         """The receipt of a batch, signed again: its text is a function of the batch alone. Raises UnknownBatch."""

@@ -212,6 +212,21 @@ class Spool:
                 for sequence in range(max(first, file.header.first), min(last + 1, file.next))
             ]
 
+    def pin(self, first: int, last: int, folder: Path) -> list[FrameAt] | None:
+        """Where the batches first..last lie, under names in `folder` that `release` leaves alone; the folder's owner
+        removes them. None when the spool does not hold them all any more. Raises OSError."""
+        places: list[FrameAt] = []
+        with self._lock:
+            if first < self.first:
+                return None
+            for file in self._files:
+                numbers = range(max(first, file.header.first), min(last + 1, file.next))
+                if numbers:
+                    name = folder / file.path.name
+                    os.link(file.path, name)
+                    places += [FrameAt(str(name), file.offsets[n - file.header.first], n) for n in numbers]
+        return places
+
     def sizes(self, first: int) -> Iterator[tuple[int, int, int]]:
         """(sequence, stored bytes, content bytes) of the batches from `first` on."""
         with self._lock:

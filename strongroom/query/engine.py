@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -40,6 +40,7 @@ from strongroom.query.pruning import Pruner
 from strongroom.query.running import AnswerBody, Outcome, Run
 from strongroom.query.segments import Segment, SegmentTable, numbers_of
 from strongroom.query.slots import Slots
+from strongroom.query.unsealed import Unsealed, files_of
 from strongroom.query.views import Files, ViewSource
 
 __all__ = ["Answer", "Outcome", "QueryEngine", "Reading"]
@@ -90,8 +91,12 @@ class QueryEngine:
         normalised: Sequence[NormalisedView] = (),
         directory: Path,
         limits: QueryLimits | None = None,
+        beside: Sequence[Path] = (),
     ) -> None:
-        """`directory` is for what is derived: verified copies of remote segments, the index, the catalog."""
+        """`directory` is for what is derived: verified copies of remote segments, the index, the catalog.
+
+        `beside`: folders with files of what is not sealed (unsealed.py); there before `start`.
+        """
         self.limits = limits or QueryLimits()
         self._log = log
         self._views = tuple(views)
@@ -111,7 +116,7 @@ class QueryEngine:
             check=self.limits.cache_check,
             in_place=not log.contents.encryption.keys,
         )
-        self._pool = WorkerPool(readable=self._cache.roots, limits=self.limits)
+        self._pool = WorkerPool(readable=[*self._cache.roots, *beside], limits=self.limits)
         self._slots = Slots(self.limits)
         self._index = EntityIndex(
             directory / "index",
@@ -190,12 +195,14 @@ class QueryEngine:
         as_of: int | None = None,
         narrowing: Narrowing | None = None,
         seconds: float | None = None,
+        unsealed: Unsealed | None = None,
     ) -> Answer:
         """Start a query; returns when its first rows are there (or it is known that there are none).
 
         `limit` bounds the rows (by default and at most as `limits` say). `narrowing` says which rows are of interest:
-        segments without any are not read. `seconds` it may run, when not as long as `limits` say. Raises the errors of
-        errors.py, and StoreUnavailable when segments can't be fetched.
+        segments without any are not read. `seconds` it may run, when not as long as `limits` say. `unsealed`: what to
+        read beside the snapshot `as_of`, closed at the end. Raises the errors of errors.py, StoreUnavailable when
+        segments can't be fetched, and what `unsealed` raises.
         """
         if format not in results.CONTENT_TYPES:
             raise errors.QueryRefused(f"there is no format {format!r}", hint=f"use {', '.join(results.CONTENT_TYPES)}")
@@ -205,6 +212,10 @@ class QueryEngine:
             raise errors.QueryRefused("the statement is not valid Unicode text") from None
         started = time.monotonic()
         with ExitStack() as stack:
+            if unsealed is not None:
+                stack.callback(unsealed.close)
+                if unsealed.size != as_of:
+                    raise errors.QueryRefused("what is not sealed is only read beside the snapshot it is beyond")
             stack.enter_context(await self._slots.take(user))
             await asyncio.to_thread(self._catalog.follow)
             snapshot = self._catalog.snapshot(as_of)
@@ -223,8 +234,10 @@ class QueryEngine:
             stack.enter_context(self._cache.holding(segments))
             files = await asyncio.to_thread(self._cache.ensure, segments)
             self._indexer.fetched(chosen)
+            fresh = None if unsealed is None else await files_of(unsealed, self._sources(named.views))
             await run.begin(
-                partial(self._grant, chosen=chosen, segments=segments, files=files, snapshot=snapshot), named
+                partial(self._grant, chosen=chosen, segments=segments, files=files, snapshot=snapshot, fresh=fresh),
+                named,
             )
             body = AnswerBody(run, stack.pop_all(), self.limits.stall_seconds, started)
         keys = tuple(segment.key for segment in segments)
@@ -353,7 +366,13 @@ class QueryEngine:
         return views.sources_of({*named, *normalised.sources_read(named, self._normalised)}, self._views)
 
     def _grant(
-        self, named: frames.Tables, chosen: int, segments: Sequence[Segment], files: Sequence[Path], snapshot: Snapshot
+        self,
+        named: frames.Tables,
+        chosen: int,
+        segments: Sequence[Segment],
+        files: Sequence[Path],
+        snapshot: Snapshot,
+        fresh: Mapping[str, Files] | None,
     ) -> frames.Grant:
         text = self._index.text()
         root, groups = Path("/"), dict[str, dict[tuple[Shape, bool], list[Path]]]()
@@ -365,13 +384,18 @@ class QueryEngine:
             source: [Files(shape.names, shape.forms, paths, plain) for (shape, plain), paths in shapes.items()]
             for source, shapes in groups.items()
         }
-        made = setup.statements(named.views, named.columns, of_source, root, self._views, self._normalised)
+        for source, beside in (fresh or {}).items():
+            of_source.setdefault(source, []).append(beside)
+        made = setup.statements(
+            named.views, named.columns, of_source, root, self._views, self._normalised, marked=fresh is not None
+        )
         tables = {}
         if views.ENTRIES in named.views:
             tables[views.ENTRIES] = _stream(self._catalog.entries_table(snapshot.size))
         if views.SEGMENTS in named.views:
             tables[views.SEGMENTS] = _stream(self._catalog.segments_table(snapshot.size))
-        return frames.Grant([file.as_posix() for file in files], made, tables)
+        paths = [*files, *(path for beside in (fresh or {}).values() for path in beside.paths)]
+        return frames.Grant([path.as_posix() for path in paths], made, tables)
 
 
 def _stream(table: pa.Table) -> bytes:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from strongroom.query.views import Column, quoted
+from strongroom.query.views import MARK, Column, quoted
 
 _NAMES = re.compile(r"[a-z_][a-z0-9_]*")
 _ADDRESS = {"source": "VARCHAR", "raw": "VARCHAR", "_segment": "VARCHAR", "_row": "BIGINT"}
@@ -52,13 +52,16 @@ def columns_of(view: NormalisedView) -> list[Column]:
 # ruff: noqa: S608
 
 
-def normalised_view(view: NormalisedView, sources: Collection[str], needed: Collection[str] | None = None) -> str:
+def normalised_view(
+    view: NormalisedView, sources: Collection[str], needed: Collection[str] | None = None, *, marked: bool = False
+) -> str:
     """CREATE VIEW over the views of `sources`, with the columns `needed` (None: all), without other sources' parts.
 
-    A nested column is there whole when its outermost name is needed.
+    A nested column is there whole when its outermost name is needed. `marked`: with `_sealed`.
     """
     columns = _wanted(view, needed)
-    address = {name: kind for name, kind in _ADDRESS.items() if needed is None or name in needed}
+    every = _ADDRESS | ({MARK: "BOOLEAN"} if marked else {})
+    address = {name: kind for name, kind in every.items() if needed is None or name in needed}
     address = address if columns or address else {"_row": _ADDRESS["_row"]}
     parts = [part for part in view.parts if part.source in sources] or [NormalisedPart("", "false", {})]
     selects = [_select(columns, address, part) for part in parts]
@@ -76,7 +79,7 @@ def read_by(view: NormalisedView, source: str, needed: Collection[str] | None) -
         if part.source == source
         for text in (part.where, *(sql for name, sql in part.values.items() if name in wanted))
     ]
-    return {*_NAMES.findall(" ".join(texts)), *(set(_ADDRESS) & set(needed)), "_row"}
+    return {*_NAMES.findall(" ".join(texts)), *({*_ADDRESS, MARK} & set(needed)), "_row"}
 
 
 def _wanted(view: NormalisedView, needed: Collection[str] | None) -> dict[str, str]:

@@ -28,7 +28,7 @@ import msgspec
 from strongroom.query.errors import CursorInvalid, ParameterInvalid
 from strongroom.query.narrowing import KINDS, Narrowing
 from strongroom.query.prepared import Prepared
-from strongroom.query.views import EVENT_COLUMNS, ViewSource, literal, quoted
+from strongroom.query.views import EVENT_COLUMNS, MARK, ViewSource, literal, quoted
 
 COLUMNS = ("source", "event_time", *EVENT_COLUMNS, "_segment", "_row")
 _NOT_SEARCHED = frozenset({"attachment"})  # whole files, whose records are in their own sources
@@ -139,13 +139,18 @@ class Bound:
 
 
 def search(
-    filters: Filters, views: Sequence[ViewSource], *, after: Cursor | None = None, raw: bool = False
+    filters: Filters,
+    views: Sequence[ViewSource],
+    *,
+    after: Cursor | None = None,
+    raw: bool = False,
+    marked: bool = False,
 ) -> Prepared:
-    """The question for hits in these views (see `searched`), newest first."""
+    """The question for hits in these views (see `searched`), newest first. `marked`: with `_sealed`."""
     bound = Bound()
-    rows = hits(filters, views, bound)
+    rows = hits(filters, views, bound, {view.name: {MARK: MARK} for view in views} if marked else None)
     condition = "" if after is None else f" WHERE {_after(after, bound)}"
-    columns = ", ".join([*COLUMNS, *(["raw"] if raw else [])])
+    columns = ", ".join([*COLUMNS, *(["raw"] if raw else []), *([MARK] if marked else [])])
     sql = f"SELECT {columns} FROM ({rows}){condition} ORDER BY event_time DESC NULLS LAST, _segment, _row"
     return Prepared(sql, bound.used(sql), narrowing(filters))
 

@@ -21,19 +21,23 @@ def statements(
     root: Path,
     sources: Sequence[ViewSource],
     across: Sequence[NormalisedView],
+    *,
+    marked: bool = False,
 ) -> list[str]:
-    """CREATE statements for the views `named`, in order. `files`: of each source that has any, under `root`."""
+    """CREATE statements for the views `named`, in order. `files`: of each source that has any, its segments' under
+    `root`. `marked`: the views say what is sealed."""
     asked = [view for view in across if view.name in named]
     made = []
     for source in sources:
         groups = files.get(source.name, ())
         if source.name in named or (groups and _read_across(source, named, asked)):
-            made.append(views.source_view(source, groups, root, _columns(source, named, needed, asked)))
+            columns = _columns(source, named, needed, asked)
+            made.append(views.source_view(source, groups, root, columns, marked=marked))
     present = [source for source in sources if source.name in files]
     if views.EVENTS in named:
-        made.append(views.events_view(present, needed))
+        made.append(views.events_view(present, needed, marked=marked))
     names = {source.name for source in present}
-    return made + [normalised.normalised_view(view, names, needed) for view in asked]
+    return made + [normalised.normalised_view(view, names, needed, marked=marked) for view in asked]
 
 
 def _read_across(source: ViewSource, named: Collection[str], asked: Sequence[NormalisedView]) -> bool:

@@ -16,6 +16,9 @@ third of the time of a search through the records.)
 
 Every row carries its address: `_segment`, the name of its segment, and `_row`, its row in it from 0, which is its
 position in the segment's Merkle tree. The proof of a record follows from the two.
+
+A question that also asks for what is not sealed yet (query/unsealed.py) has one column more in every view, `_sealed`.
+Where it is false there is no address and no proof: `_segment` and `_row` are NULL.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from strongroom.archive.rebuilding import ABSENT, SEPARATOR, Form
 from strongroom.query.catalog import ENTRIES_SCHEMA, SEGMENTS_SCHEMA
 
 ENTRIES, SEGMENTS, EVENTS = "entries", "segments", "events"
+MARK = "_sealed"
 _NAMES = re.compile(r"[a-z_][a-z0-9_]*")
 
 EVENT_COLUMNS = {
@@ -56,6 +60,7 @@ _DESCRIPTIONS = {
     "context_bytes": "as raw_bytes, for `context`",
     "_segment": "name of the segment the row is in",
     "_row": "row in that segment, from 0",
+    "_sealed": "whether it is sealed; false: acknowledged, but not yet in the log",
 }
 
 
@@ -92,24 +97,29 @@ def sources_of(views: Set[str], sources: Sequence[ViewSource]) -> list[ViewSourc
     return [source for source in sources if source.name in views or (EVENTS in views and source.events)]
 
 
-def columns_of(source: ViewSource) -> list[Column]:
-    """The columns of a source's view, in order."""
+def columns_of(source: ViewSource, *, marked: bool = False) -> list[Column]:
+    """The columns of a source's view, in order. `marked`: with `_sealed`."""
     typed = [Column(field.name, sql_type(field.type)) for field in source.schema]
     names = ["raw", "raw_bytes", "context", "context_bytes", "received_at", "sequence", "position", "_segment", "_row"]
     types = ["VARCHAR", "BLOB", "VARCHAR", "BLOB", "TIMESTAMP WITH TIME ZONE", "BIGINT", "BIGINT", "VARCHAR", "BIGINT"]
     first = Column("event_time", "TIMESTAMP WITH TIME ZONE", _DESCRIPTIONS["event_time"])
-    return [first, *typed, *(Column(n, t, _DESCRIPTIONS[n]) for n, t in zip(names, types, strict=True))]
+    return [first, *typed, *(Column(n, t, _DESCRIPTIONS[n]) for n, t in zip(names, types, strict=True)), *_mark(marked)]
 
 
-def event_columns() -> list[Column]:
-    """The columns of `events`, in order."""
+def event_columns(*, marked: bool = False) -> list[Column]:
+    """The columns of `events`, in order. `marked`: with `_sealed`."""
     return [
         Column("source", "VARCHAR", "view that has the record with all its columns"),
         Column("event_time", "TIMESTAMP WITH TIME ZONE", _DESCRIPTIONS["event_time"]),
         *(Column(name, "VARCHAR", text) for name, text in EVENT_COLUMNS.items()),
         *(Column(name, "VARCHAR" if name != "_row" else "BIGINT", _DESCRIPTIONS[name])
           for name in ("raw", "_segment", "_row")),
+        *_mark(marked),
     ]  # fmt: skip
+
+
+def _mark(marked: bool) -> list[Column]:
+    return [Column(MARK, "BOOLEAN", _DESCRIPTIONS[MARK])] if marked else []
 
 
 def catalog_columns(view: str) -> list[Column]:
@@ -126,23 +136,31 @@ def catalog_columns(view: str) -> list[Column]:
 class Files:
     """Segments' files that read alike: they have the same `columns`, and leave out the same records.
 
-    `text`: all their records and contexts are known to be valid UTF-8.
+    `text`: all their records and contexts are known to be valid UTF-8. `sealed`: they are segments.
     """
 
     columns: frozenset[str]
     forms: Sequence[Form]
     paths: Sequence[Path]
     text: bool = False
+    sealed: bool = True
 
 
-def source_view(source: ViewSource, groups: Sequence[Files], root: Path, needed: Collection[str] | None = None) -> str:
+def source_view(
+    source: ViewSource,
+    groups: Sequence[Files],
+    root: Path,
+    needed: Collection[str] | None = None,
+    *,
+    marked: bool = False,
+) -> str:
     """CREATE VIEW for one source over its segments' files, all of them under `root` (the folder of object names).
 
     Of a group of files DuckDB opens one to know the view, not all. Where they leave out records that their columns
     give back, the view makes them by the same forms (archive/rebuilding.py). `needed`: columns to have, by default all;
-    a view has at least one.
+    a view has at least one. `marked`: with `_sealed`.
     """
-    every = columns_of(source)
+    every = columns_of(source, marked=marked)
     wanted = [column for column in every if needed is None or column.name in needed]
     wanted = wanted or [column for column in every if column.name == "_row"]
     if not groups:
@@ -159,6 +177,10 @@ def source_view(source: ViewSource, groups: Sequence[Files], root: Path, needed:
 def _stored(column: Column, group: Files, times: Collection[str], root: Path) -> str:
     """One column of a view, out of files; `times` are the columns of the source that hold times."""
     name = quoted(column.name)
+    if column.name == MARK:
+        return f"{'true' if group.sealed else 'false'} AS {name}"
+    if column.name in ("_segment", "_row") and not group.sealed:
+        return f"CAST(NULL AS {column.type}) AS {name}"
     if column.name == "_segment":
         return f"substr(_file, {len(root.as_posix()) + 2}) AS _segment"
     if column.name == "_row":
@@ -222,10 +244,11 @@ def _files(group: Files, columns: Collection[str]) -> str:
     return f"read_parquet([{listed}], hive_partitioning = false{options})"
 
 
-def events_view(sources: Sequence[ViewSource], needed: Collection[str] | None = None) -> str:
+def events_view(sources: Sequence[ViewSource], needed: Collection[str] | None = None, *, marked: bool = False) -> str:
     """CREATE VIEW events over the views of `sources`, with the columns `needed` (by default all; at least one)."""
-    wanted = [column for column in event_columns() if needed is None or column.name in needed]
-    wanted = wanted or [column for column in event_columns() if column.name == "_row"]
+    every = event_columns(marked=marked)
+    wanted = [column for column in every if needed is None or column.name in needed]
+    wanted = wanted or [column for column in every if column.name == "_row"]
     rows = [_event_rows(source, wanted) for source in sources if source.events] or [_nothing(wanted)]
     return f"{_create(EVENTS)} {' UNION ALL '.join(rows)}"
 

@@ -5,7 +5,8 @@ can't be recorded does not run. This holds for every way of asking (SQL, search,
 jobs), so it is written once, here.
 
 Every answer states what it rests on: the snapshot (tree size and root), how many segments were read, and that each of
-them was checked against its entry before it was read; an answer for which that can't be said does not exist.
+them was checked against its entry before it was read; an answer for which that can't be said does not exist. Who asks
+for what is not sealed yet, too, is told how many batches of it were read: no more can be said of them.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ import msgspec
 from fastapi import Request
 from starlette.responses import StreamingResponse
 
+from strongroom.ingest.unsealed import Unsealed
 from strongroom.query import results
 from strongroom.query.engine import Answer
-from strongroom.query.errors import QueryBusy, QueryFailed, QueryRefused
+from strongroom.query.errors import ParameterInvalid, QueryBusy, QueryFailed, QueryRefused
 from strongroom.query.prepared import Prepared
 from strongroom.service import compression
 from strongroom.service.acts import act
@@ -78,19 +80,38 @@ _rows = msgspec.json.Decoder(Rows)
 class Asking:
     """One question of one person. `begin` records it; run it once; every way it can end is recorded."""
 
-    def __init__(self, node: Node, asker: Asker, action: str, target: str, size: int, id: str) -> None:
+    def __init__(
+        self, node: Node, asker: Asker, action: str, target: str, size: int, id: str, unsealed: Unsealed | None
+    ) -> None:
         self._node, self._asker, self._action, self._target = node, asker, action, target
-        self._id = id
+        self._id, self._unsealed = id, unsealed
         self._begun = perf_counter()
         self.size = size
 
     @classmethod
     async def begin(
-        cls, node: Node, asker: Asker, action: str, *, target: str = "", as_of: int | None = None, **facts: Any
+        cls,
+        node: Node,
+        asker: Asker,
+        action: str,
+        *,
+        target: str = "",
+        as_of: int | None = None,
+        unsealed: bool = False,
+        **facts: Any,
     ) -> Asking:
-        """Follow the log, choose the snapshot, record the question. Raises what keeps it from being recorded."""
+        """Follow the log, choose the snapshot, record the question. Raises what keeps it from being recorded.
+
+        `unsealed`: what is acknowledged by now and not sealed is to be read, too. Raises ParameterInvalid with `as_of`.
+        """
+        if unsealed and as_of is not None:
+            raise ParameterInvalid(
+                "what is not sealed is in no earlier snapshot", hint="leave out `unsealed`, or `as_of` and `cursor`"
+            )
         await node.engine.refresh()
-        size = node.log.size if as_of is None else as_of
+        beyond = await node.intake.unsealed() if unsealed else None
+        size = beyond.size if beyond is not None else node.log.size if as_of is None else as_of
+        facts |= {"unsealed": True} if unsealed else {}
         asked = act(
             action,
             actor=asker.label,
@@ -101,8 +122,13 @@ class Asking:
             snapshot=size,
             **facts,
         )
-        await node.audit.record(asked)
-        return cls(node, asker, action, target, size, asked.id)
+        try:
+            await node.audit.record(asked)
+        except BaseException:
+            if beyond is not None:
+                beyond.close()
+            raise
+        return cls(node, asker, action, target, size, asked.id, beyond)
 
     async def run(
         self,
@@ -128,6 +154,7 @@ class Asking:
             as_of=self.size,
             narrowing=question.narrowing,
             seconds=seconds,
+            unsealed=self._unsealed,
         )
         try:
             if patient:
@@ -136,6 +163,23 @@ class Asking:
         except BaseException as error:
             self.failed(error)
             raise
+
+    @property
+    def stated(self) -> dict[str, str]:
+        """What was read beside the snapshot, as headers; none when that was not asked for. Known once it runs."""
+        beyond = self._unsealed
+        if beyond is None:
+            return {}
+        return {
+            "Strongroom-Unsealed-Batches": str(beyond.read),
+            "Strongroom-Unsealed-Left-Out": str(beyond.left_out),
+        }
+
+    @property
+    def basis(self) -> dict[str, Any]:
+        """The same, as members of a JSON answer."""
+        beyond = self._unsealed
+        return {} if beyond is None else {"unsealed": {"batches": beyond.read, "left_out": beyond.left_out}}
 
     async def rows(self, question: Prepared, *, limit: int) -> tuple[Answer, Rows]:
         """Run the question to its end, for an answer of ours that is made of its rows. Does not record success."""
@@ -185,6 +229,8 @@ class Asking:
 
     def _conclude(self, outcome: str, **facts: Any) -> None:
         asker = self._asker
+        if self._unsealed is not None:
+            self._unsealed.close()
         seconds = f"{perf_counter() - self._begun:.3f}"
         self._node.audit.record_soon(
             act(
@@ -283,9 +329,9 @@ def streamed(
     return StreamingResponse(body, headers=sent, media_type=content_type)
 
 
-async def with_segments(body: AsyncIterator[bytes], answer: Answer) -> AsyncIterator[bytes]:
-    """A JSON answer that also names the segments it was read from."""
-    names = msgspec.json.encode({"segments": basis(answer, names=True)["segments"]})
+async def with_members(body: AsyncIterator[bytes], members: Mapping[str, Any]) -> AsyncIterator[bytes]:
+    """A JSON answer that begins with more members."""
+    before = msgspec.json.encode(members) if members else b""
     async for chunk in body:
-        yield names[:-1] + b"," + chunk[1:] if names else chunk
-        names = b""
+        yield before[:-1] + b"," + chunk[1:] if before else chunk
+        before = b""

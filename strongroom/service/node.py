@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -145,7 +146,8 @@ class Node:
         self.counts = HourlyCounts(self.log)
         self.jobs = self._jobs()
         self.saved = SavedQuestions(self.writer.state.saved)
-        self.engine = query_engine(settings, self.store, self.log, self.writer.state.query)
+        beside = [self.intake.unsealed_folder]
+        self.engine = query_engine(settings, self.store, self.log, self.writer.state.query, beside)
         self.exporter = self._exporter()
         self.holding = Holding(self.store, self.log, self.writer.sign_checkpoint, self.engine)
         self.promises = self._promises()
@@ -347,14 +349,17 @@ def intake_limits(settings: Settings) -> IntakeLimits:
         seal_bytes=settings.seal_bytes,
         seal_age_seconds=settings.seal_age_seconds,
         heartbeat_seconds=settings.heartbeat_seconds,
+        unsealed_bytes=settings.query_unsealed_bytes,
         workers=settings.ingest_workers,
         diskless=settings.spool == "bucket",
         abandoned_seconds=settings.abandoned_seconds,
     )
 
 
-def query_engine(settings: Settings, store: ObjectStore, log: Log, directory: Path) -> QueryEngine:
-    """The query engine over every source's view."""
+def query_engine(
+    settings: Settings, store: ObjectStore, log: Log, directory: Path, beside: Sequence[Path] = ()
+) -> QueryEngine:
+    """The query engine over every source's view. `directory`, `beside`: as QueryEngine takes them."""
     limits = QueryLimits(
         seconds=settings.query_seconds,
         memory_bytes=settings.query_memory_bytes,
@@ -375,4 +380,5 @@ def query_engine(settings: Settings, store: ObjectStore, log: Log, directory: Pa
         normalised=ocsf_views(),
         directory=directory,
         limits=limits,
+        beside=beside,
     )

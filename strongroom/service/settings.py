@@ -236,6 +236,10 @@ class Settings(BaseSettings):
     job_keep_seconds: Seconds = Field(86_400.0, description="A job's result is kept for so many seconds after its end.")
     job_bytes: Bytes = Field(4 * GIB, description="All kept results of jobs together; the oldest are dropped first.")
     query_read_bytes: int = Field(0, ge=0, description="Most bytes of segments one query may read; 0 for any number.")
+    query_unsealed_bytes: Bytes = Field(
+        64 * MIB,
+        description="Most content of unsealed batches that one query reads on request; the newest are left out.",
+    )
     cache_bytes: Bytes = Field(10 * GIB, description="Verified local copies of segments kept from a remote store.")
     cache_threads: int = Field(8, ge=1, le=64, description="Segments fetched from a remote store at once.")
     cache_check: Literal["hash", "stat"] = Field(

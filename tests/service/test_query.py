@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from strongroom.client import Client
 from tests.service.conftest import Service
 from tests.service.test_ingest import push, trail
 
@@ -185,3 +186,63 @@ def test_acts_on_tokens_are_audited_without_secrets(service: Service) -> None:
         ["token.revoke", "success"],
     ]
     assert not any(made["token"].split("_", 2)[2] in row[3] for row in acts)
+
+
+def test_what_is_not_sealed_comes_once_and_marked(service: Service) -> None:
+    """While the service seals several times a second: everything acknowledged, each record once."""
+    mark = str(uuid.uuid4())
+    sql = (
+        "SELECT count(*), count(DISTINCT raw), count(*) FILTER (NOT _sealed), count(*) FILTER (_segment IS NULL) "
+        "FROM json WHERE contains(raw, $mark)"
+    )
+    fresh, number = 0, -1
+    while number < 5 or (not fresh and number < 40):
+        number += 1
+        push(service, "json", json.dumps({"user": mark, "message": str(number)}).encode())
+        body = {"sql": sql, "parameters": {"mark": mark}, "unsealed": True}
+        answer = service.call("POST", "/v1/query", json=body)
+        assert answer.status_code == 200, answer.text
+        found, distinct, unsealed, unaddressed = answer.json()["rows"][0]
+        assert found == distinct == number + 1 and unsealed == unaddressed
+        told = answer.json()["unsealed"]
+        assert told == {"batches": int(answer.headers["Strongroom-Unsealed-Batches"]), "left_out": 0}
+        assert unsealed <= told["batches"]
+        fresh += unsealed
+    assert fresh > 0
+    service.call("POST", "/v1/seal")
+    assert service.rows("SELECT count(*) FROM json WHERE contains(raw, $mark)", {"mark": mark}) == [[number + 1]]
+
+
+def test_a_search_and_the_client_find_what_is_not_sealed(service: Service) -> None:
+    mark = str(uuid.uuid4())
+    with Client(service.url, service.tokens["investigator"]) as client:
+        for number in range(3):
+            push(service, "json", json.dumps({"user": mark, "number": number}).encode())
+            hits = list(client.search(mark, sources=["json"], unsealed=True, raw=True))
+            assert sorted(json.loads(hit.raw or "")["number"] for hit in hits) == [*range(number + 1)]
+            assert all(hit.sealed == (hit.address is not None) for hit in hits)
+            answer = client.query("SELECT _sealed FROM json WHERE contains(raw, $m)", {"m": mark}, unsealed=True)
+            assert len(answer) == number + 1
+            assert answer.table["_sealed"].to_pylist().count(False) <= answer.basis.unsealed
+        assert client.query("SELECT 1").basis.unsealed == 0
+    params = {"q": mark, "unsealed": "true", "limit": "2"}
+    page = service.call("GET", "/v1/search", params=params).json()
+    assert (len(page["hits"]), page["next"], page["more"]) == (2, None, True)
+
+
+def test_an_earlier_snapshot_has_nothing_unsealed(service: Service) -> None:
+    mark = str(uuid.uuid4())
+    for _ in range(2):
+        push(service, "json", json.dumps({"user": mark}).encode(), params={"wait": "sealed"})
+    cursor = service.call("GET", "/v1/search", params={"q": mark, "limit": "1"}).json()["next"]
+    refused = [
+        service.call("POST", "/v1/query", json={"sql": "SELECT 1", "unsealed": True, "as_of": 1}),
+        service.call("GET", "/v1/search", params={"unsealed": "true", "as_of": "1"}),
+        service.call("GET", "/v1/search", params={"q": mark, "limit": "1", "unsealed": "true", "cursor": cursor}),
+        service.call("POST", "/v1/queries", json={"sql": "SELECT 1", "unsealed": True}),
+        service.call("POST", "/v1/investigations/denied-bursts", json={"unsealed": True}),
+    ]
+    assert [(answer.status_code, answer.json()["code"]) for answer in refused] == [
+        *[(400, "parameter-invalid")] * 3,
+        *[(400, "bad-request")] * 2,
+    ]

@@ -53,6 +53,11 @@ class Question(BaseModel):
     )
     limit: int | None = Field(None, ge=1, description="Most rows wanted; the answer says when it was cut.")
     as_of: int | None = Field(None, ge=1, description="Tree size of an earlier answer's snapshot, to repeat it.")
+    unsealed: bool = Field(
+        False,
+        description="Read what this node acknowledged and did not seal yet, too. Such rows have `_sealed` = false, no "
+        "address and no proof yet, and no `as_of` brings them back.",
+    )
 
 
 @router.post(
@@ -80,15 +85,17 @@ async def query(
         Asker.of(request, principal),
         "query",
         as_of=question.as_of,
+        unsealed=question.unsealed,
         sql=question.sql,
         parameters=question.parameters,
         format=format,
     )
     answer = await asking.run(Prepared(question.sql, question.parameters), format=format, limit=question.limit)
     body = asking.stream(answer)
-    if segments and format == "json":
-        body = answering.with_segments(body, answer)
-    return answering.streamed(request, body, answer.content_type, answering.stated(answer))
+    if format == "json":
+        named = {"segments": answering.basis(answer, names=True)["segments"]} if segments else {}
+        body = answering.with_members(body, named | asking.basis)
+    return answering.streamed(request, body, answer.content_type, answering.stated(answer) | asking.stated)
 
 
 @router.get("/v1/catalog", summary="Tables, columns, ranges, counts", dependencies=[Depends(MAY_ASK)])

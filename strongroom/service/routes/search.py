@@ -19,7 +19,7 @@ from strongroom.query.narrowing import KINDS
 from strongroom.query.prepared import moment
 from strongroom.query.search import Cursor, Filters
 from strongroom.query.timeline import Bucket, By
-from strongroom.query.views import ViewSource
+from strongroom.query.views import MARK, ViewSource
 from strongroom.service import answering
 from strongroom.service.answering import Asker, Asking
 from strongroom.service.node import Node
@@ -117,6 +117,13 @@ async def search_records(
     cursor: Annotated[str | None, Query(description="`next` of the page before, all else the same.")] = None,
     as_of: Annotated[int | None, Query(ge=1, description="Tree size of an earlier answer's snapshot.")] = None,
     raw: Annotated[bool, Query(description="Add the record itself.")] = False,
+    unsealed: Annotated[
+        bool,
+        Query(
+            description="Look through what is acknowledged and not sealed yet, too: hits say `sealed`, those that are "
+            "not have no address. One page, without `cursor` and `as_of`."
+        ),
+    ] = False,
     accept: AcceptHeader = "*/*",
 ) -> Response:
     """Look through every source at once; each hit has the address its proof starts from."""
@@ -125,11 +132,13 @@ async def search_records(
     after = None if cursor is None else search.read_cursor(cursor, wanted)
     size = as_of if after is None else after.size
     looked_through = search.searched(wanted, node.views)
-    asking = await _begin(request, principal, "search", as_of=size, format=format, limit=limit)
-    question = search.search(wanted, _with_segments(node, looked_through), after=after, raw=raw)
+    asking = await _begin(request, principal, "search", as_of=size, unsealed=unsealed, format=format, limit=limit)
+    views = looked_through if unsealed else _with_segments(node, looked_through)
+    question = search.search(wanted, views, after=after, raw=raw, marked=unsealed)
     if format != "json":
         answer = await asking.run(question, format=format, limit=limit)
-        return answering.streamed(request, asking.stream(answer), answer.content_type, answering.stated(answer))
+        headers = answering.stated(answer) | asking.stated
+        return answering.streamed(request, asking.stream(answer), answer.content_type, headers)
     limit = min(limit, PAGE_HITS)
     answer, rows = await asking.rows(question, limit=limit + 1)
     hits = [_addressed(node, hit) for hit in rows.named()]
@@ -137,7 +146,7 @@ async def search_records(
     more = len(hits) > limit or (rows.truncated == "bytes" and bool(hits))
     hits = hits[:limit]
     following = None
-    if more:
+    if more and not unsealed:  # the next page would meet what was sealed meanwhile once more, or not at all
         last = hits[-1]
         place = Cursor(
             answer.snapshot.size,
@@ -148,7 +157,10 @@ async def search_records(
         )
         following = place.text()
     asking.succeeded(rows=len(hits))
-    return Json({**answering.basis(answer), "hits": hits, "next": following}, headers=answering.stated(answer))
+    told = {**answering.basis(answer), **asking.basis, "hits": hits, "next": following}
+    if unsealed:
+        told["more"] = more
+    return Json(told, headers=answering.stated(answer) | asking.stated)
 
 
 @router.get(
@@ -259,11 +271,20 @@ async def entity_in_records(
     return Json(body, headers=answering.stated(answer))
 
 
-async def _begin(request: Request, principal: Principal, action: str, *, as_of: int | None, **facts: Any) -> Asking:
+async def _begin(
+    request: Request, principal: Principal, action: str, *, as_of: int | None, unsealed: bool = False, **facts: Any
+) -> Asking:
     """Record what is looked for, in words that can be asked again."""
     asker = Asker.of(request, principal)
     return await Asking.begin(
-        node_of(request), asker, action, as_of=as_of, target=request.url.path, asked=str(request.url.query), **facts
+        node_of(request),
+        asker,
+        action,
+        as_of=as_of,
+        unsealed=unsealed,
+        target=request.url.path,
+        asked=str(request.url.query),
+        **facts,
     )
 
 
@@ -274,8 +295,12 @@ def _with_segments(node: Node, views: Sequence[ViewSource]) -> list[ViewSource]:
 
 
 def _addressed(node: Node, hit: dict[str, Any]) -> dict[str, Any]:
-    """A hit with its address in one member, and where in the log its segment is named."""
+    """A hit with its address in one member, and where in the log its segment is named; none while it is not sealed."""
     segment, row = hit.pop("_segment"), hit.pop("_row")
+    if MARK in hit:
+        hit["sealed"] = hit.pop(MARK)
+    if segment is None:
+        return {**hit, "address": None}
     entry, position = node.engine.place(segment) or (None, None)
     return {**hit, "address": {"entry": entry, "position": position, "segment": segment, "row": row}}
 
