@@ -93,7 +93,9 @@ def _split(body: bytes) -> Split:
             found.extend(entries, protobuf.encode(1, around) + rest)
         else:
             found.damaged(body[stream.tag_start : stream.end], "holds no entries")
-    return found.split() if found.count else lines.whole(body, "holds no entries")
+    # Without an entry, there is none to carry what surrounds the streams.
+    split = found.split()
+    return split if split.raw else lines.whole(body, "holds no entries")
 
 
 def _entry(record: bytes) -> dict[str, Any]:

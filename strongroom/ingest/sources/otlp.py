@@ -30,8 +30,8 @@ _OBJECT = ord("{")
 _NEST = Nest(("resourceLogs", "scopeLogs", "logRecords"), _OBJECT)
 _MESSAGE = b"\x0a"
 """How a request begins in protobuf: the tag of resource_logs. In JSON it would be a line feed."""
-_INSIDE = {1: 2, 2: 2}
-"""Depth → number of the field with the next deeper message: scope_logs, log_records."""
+_INSIDE = (1, 2, 2)
+"""Numbers of the fields with the next deeper message: resource_logs, scope_logs, log_records."""
 _DEEPEST = 24
 _SEVERITIES = ("trace", "debug", "info", "warn", "error", "fatal")
 
@@ -106,31 +106,32 @@ class Otlp:
 
 def _split(body: bytes) -> Split:
     found = Found()
-    top = list(protobuf.fields(body))
-    rest = b"".join(body[f.tag_start : f.end] for f in top if not _is(f, 1))
-    branches = [f for f in top if _is(f, 1)]
-    if not branches:
-        raise Malformed("no resource_logs")
-    for branch in branches:
-        for _, record, context in _records(body, branch, 1):
-            if record is None:
-                found.damaged(body[branch.tag_start : branch.end], "holds no records")
-            else:
-                found.record(record, protobuf.encode(1, context) + rest)
-    return found.split() if found.count else lines.whole(body, "holds no records")
+    for record, around in _records(body, Field(0, LENGTH, 0, 0, len(body)), 0):
+        if record is None:
+            found.damaged(around, "holds no records")
+        else:
+            found.record(record, around)
+    # Without a record, there is none to carry what surrounds the branches.
+    split = found.split()
+    return split if split.raw else lines.whole(body, "holds no records")
 
 
-def _records(body: bytes, message: Field, depth: int) -> list[tuple[int, bytes | None, bytes]]:
-    """(place, record, the message around it with the other branches cut out); one without record when it has none."""
+def _records(body: bytes, message: Field, depth: int) -> list[tuple[bytes | None, bytes]]:
+    """(record, the message around it with the other branches cut out); (None, its bytes) for a branch without any."""
     inner = list(protobuf.fields(body, message.start, message.end))
     rest = b"".join(body[f.tag_start : f.end] for f in inner if not _is(f, _INSIDE[depth]))
-    below = [f for f in inner if _is(f, _INSIDE[depth])]
-    if depth == len(_INSIDE):
-        return [(f.start, body[f.start : f.end], rest) for f in below]
-    found = []
-    for branch in below:
-        for place, record, context in _records(body, branch, depth + 1):
-            found.append((place, record, rest + protobuf.encode(_INSIDE[depth], context)))
+    found: list[tuple[bytes | None, bytes]] = []
+    for branch in (f for f in inner if _is(f, _INSIDE[depth])):
+        if depth == len(_INSIDE) - 1:
+            found.append((body[branch.start : branch.end], rest))
+            continue
+        below = _records(body, branch, depth + 1)
+        if all(record is None for record, _ in below):
+            found.append((None, body[branch.tag_start : branch.end]))
+            continue
+        for record, around in below:
+            told = around if record is None else rest + protobuf.encode(_INSIDE[depth], around)
+            found.append((record, told))
     return found
 
 
