@@ -20,6 +20,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,26 +104,41 @@ def beyond(spooled: Spooled, folder: Path, max_bytes: int) -> Unsealed:
 
     Blocking. Raises SpoolUnavailable, SpoolDamaged, StoreUnavailable.
     """
-    own = tempfile.TemporaryDirectory(prefix="asked-", dir=folder, ignore_cleanup_errors=True)
-    try:
-        while True:
-            size, standing = spooled.log.reached(spooled.writer.id, spooled.writer.epoch)
-            if standing.parts:
-                size = standing.parts[0].index
-            first = standing.sealed + 1
-            last, next_ = _bounded(spooled.spool, first, max_bytes)
-            pinned = spooled.spool.pin(first, last, Path(own.name))
-            if pinned is not None:
-                break
-    except OSError as error:
-        own.cleanup()
-        raise SpoolUnavailable(f"what is not sealed yet can't be pinned in {folder}: {error.strerror}") from error
-    headers = [spools.read(place)[0] for place in pinned]
-    spooled.batches.follow(spooled.log)
-    ids = [header.batch for header in headers]
-    elsewhere = spooled.batches.sealed_elsewhere(ids, spooled.writer.id, spooled.writer.epoch, first, last, size)
+    with ExitStack() as opened:
+        try:
+            own = tempfile.TemporaryDirectory(prefix="asked-", dir=folder, ignore_cleanup_errors=True)
+            opened.callback(own.cleanup)
+            size, next_, pinned = _pinned(spooled, Path(own.name), max_bytes)
+        except OSError as error:
+            raise SpoolUnavailable(f"what is not sealed yet can't be pinned in {folder}: {error.strerror}") from error
+        headers = [spools.read(place)[0] for place in pinned]
+        elsewhere = _elsewhere(spooled, [header.batch for header in headers], pinned, size)
+        opened.pop_all()
+    left_out = next_ - 1 - pinned[-1].sequence if pinned else 0
     places = [(place, header.source) for place, header in zip(pinned, headers, strict=True)]
-    return Unsealed(size, next_ - 1 - last, places, frozenset(elsewhere), spooled, own)
+    return Unsealed(size, left_out, places, elsewhere, spooled, own)
+
+
+def _pinned(spooled: Spooled, folder: Path, max_bytes: int) -> tuple[int, int, list[FrameAt]]:
+    """Size of the snapshot, next number of the spool, and the batches between the two that are within the bound."""
+    while True:
+        size, standing = spooled.log.reached(spooled.writer.id, spooled.writer.epoch)
+        if standing.parts:
+            size = standing.parts[0].index
+        first = standing.sealed + 1
+        last, next_ = _bounded(spooled.spool, first, max_bytes)
+        pinned = spooled.spool.pin(first, last, folder)
+        if pinned is not None:
+            return size, next_, pinned
+
+
+def _elsewhere(spooled: Spooled, ids: Sequence[str], places: Sequence[FrameAt], size: int) -> frozenset[str]:
+    """Which of these batches the snapshot has from another writer, or from an earlier life of this one."""
+    if not places:
+        return frozenset()
+    writer, first, last = spooled.writer, places[0].sequence, places[-1].sequence
+    spooled.batches.follow(spooled.log)
+    return frozenset(spooled.batches.sealed_elsewhere(ids, writer.id, writer.epoch, first, last, size))
 
 
 def _bounded(spool: Spool, first: int, max_bytes: int) -> tuple[int, int]:

@@ -9,6 +9,7 @@
     cache, shelf                only checked files get through
     views, normalised, setup    the SQL of the views that the statement needs
     unsealed                    what they may have beside segments, when asked for
+    overview                    which views there are, and what is behind each
     pool, running               processes, kept and watched; one query on one of them
     worker                      such a process, with its walls `sandbox` and `guard` (and `functions`)
     results                     the answer, encoded; `frames` is what server and worker say

@@ -8,6 +8,9 @@ statement asks but those that can't hold a row it wants, each of them checked ag
 passed the guard. When one of these fails there is no answer but an error that says which. The same statement `as_of`
 the same snapshot gives the same rows (of statements that use neither the clock nor chance, and order their rows).
 
+Who asks for it also gets what is acknowledged and not sealed yet (unsealed.py), beside the snapshot and marked: none of
+this is said of it.
+
 A query occupies its slot until its answer is read to the end, closed, or left untouched for `stall_seconds`.
 """
 
@@ -15,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -29,16 +32,17 @@ from strongroom.archive.log import Log
 from strongroom.archive.stores.store import ObjectStore
 from strongroom.query import errors, frames, normalised, results, setup, views
 from strongroom.query.cache import SegmentCache, Shape
-from strongroom.query.catalog import Catalog, Snapshot, instant
+from strongroom.query.catalog import Catalog, Snapshot
 from strongroom.query.index import EntityIndex
 from strongroom.query.indexing import Indexer
 from strongroom.query.limits import QueryLimits
 from strongroom.query.narrowing import Narrowing
 from strongroom.query.normalised import NormalisedView
+from strongroom.query.overview import overview
 from strongroom.query.pool import WorkerPool
 from strongroom.query.pruning import Pruner
 from strongroom.query.running import AnswerBody, Outcome, Run
-from strongroom.query.segments import Segment, SegmentTable, numbers_of
+from strongroom.query.segments import Segment, numbers_of
 from strongroom.query.slots import Slots
 from strongroom.query.unsealed import Unsealed, files_of
 from strongroom.query.views import Files, ViewSource
@@ -292,53 +296,7 @@ class QueryEngine:
 
     def catalog(self) -> dict[str, Any]:
         """What can be asked: views with their columns, ranges and counts, on the newest snapshot."""
-        snapshot = self._catalog.snapshot()
-        known = self._catalog.table
-        segments = known.upto(snapshot.size)
-
-        def of(sources: Collection[str]) -> int:
-            return segments & known.of_sources(sources)
-
-        tables = [
-            _table(view.name, view.description, views.columns_of(view), known, of([view.name])) for view in self._views
-        ]
-        in_events = {view.name for view in self._views if view.events}
-        tables += [
-            _table(
-                views.EVENTS,
-                f"what happened, across {', '.join(sorted(in_events)) or 'no sources yet'}, in common columns",
-                views.event_columns(),
-                known,
-                of(in_events),
-            ),
-            *(
-                _table(
-                    view.name,
-                    view.description,
-                    normalised.columns_of(view),
-                    known,
-                    of(normalised.sources_read([view.name], self._normalised)),
-                )
-                for view in self._normalised
-            ),
-            {
-                "name": views.ENTRIES,
-                "description": "the log: one row an entry",
-                "columns": _columns(views.catalog_columns(views.ENTRIES)),
-                "records": snapshot.size,
-            },
-            {
-                "name": views.SEGMENTS,
-                "description": "the sealed segments: one row each",
-                "columns": _columns(views.catalog_columns(views.SEGMENTS)),
-                "records": segments.bit_count(),
-            },
-        ]
-        return {
-            "snapshot": {"size": snapshot.size, "root": snapshot.root},
-            "tables": tables,
-            "problems": list(self._catalog.problems),
-        }
+        return overview(self._catalog, self._views, self._normalised)
 
     def _ask(
         self,
@@ -404,22 +362,3 @@ def _stream(table: pa.Table) -> bytes:
         writer.write_table(table)
     data: bytes = sink.getvalue().to_pybytes()
     return data
-
-
-def _columns(columns: Sequence[views.Column]) -> list[dict[str, str]]:
-    return [{"name": column.name, "type": column.type, "description": column.description} for column in columns]
-
-
-def _table(name: str, text: str, columns: Sequence[views.Column], known: SegmentTable, chosen: int) -> dict[str, Any]:
-    records, size = known.totals(chosen)
-    earliest, latest = known.span(chosen)
-    return {
-        "name": name,
-        "description": text,
-        "columns": _columns(columns),
-        "records": records,
-        "segments": chosen.bit_count(),
-        "bytes": size,
-        "min_time": instant(earliest),
-        "max_time": instant(latest),
-    }
