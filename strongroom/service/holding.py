@@ -164,6 +164,9 @@ class Holding:
                 await asyncio.to_thread(self._commit, Order(_salt(), "extend", by, segments=part, **facts))
                 for part in orders.split(found)
             ]
+            if whole_log:  # the order binds what others appended before it, too
+                later = set(await asyncio.to_thread(self._log_objects)).difference(keys)
+                objects += await asyncio.to_thread(self._lengthen, sorted(later), until)
             await asyncio.to_thread(self._sign)
         return Given("extend", "", tuple(indices), len(found), objects, self.enforced)
 
