@@ -66,7 +66,7 @@ def test_a_forger_who_adjusts_the_sums_fails_too(archive: Archive, bundle: Path,
     for name, content in contents.items():
         if name == "SHA256SUMS" or name.startswith("keys/"):
             continue
-        count = 1 if name in INFORMATIVE else 24 if name.startswith(("records/", "nodes/")) else 8
+        count = 1 if name in INFORMATIVE else 12 if name.startswith(("records/", "nodes/")) else 4
         for place in dice.sample(range(len(content)), min(count, len(content))):
             changed = rebuild(tmp_path / "c.zip", {**contents, name: flipped(content, place)})
             expected = PROVEN if name in INFORMATIVE else FAILED
@@ -89,12 +89,12 @@ def test_random_bytes_of_the_file(archive: Archive, bundle: Path, tmp_path: Path
     honest, contents = bundle.read_bytes(), members(bundle)
     dice = random.Random(7)
     passed = 0
-    for _ in range(250):
+    for _ in range(120):
         (tmp_path / "c.zip").write_bytes(flipped(honest, dice.randrange(len(honest)), 1 << dice.randrange(8)))
         if verdict(tmp_path / "c.zip", archive.trust.policy) == PROVEN:
             passed += 1
             assert members(tmp_path / "c.zip") == contents
-    assert passed < 40
+    assert passed < 20
 
 
 def test_cut_off(archive: Archive, bundle: Path, tmp_path: Path) -> None:

@@ -54,13 +54,13 @@ def found(report: Report) -> set[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def bucket(s3: S3, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Archive]:
-    """Makes archives of three commits, each in a bucket of its own; the second segment is held for a case."""
+    """Makes archives of two commits, each in a bucket of its own; the second segment is held for a case."""
 
     def make(rules: Retention = RULES) -> Archive:
         folder = tmp_path_factory.mktemp("bucket")
         store = s3.new_store(retention=rules)
         archive = Archive(folder / "archive", folder / "signer.json", store=store, rules=rules, now=datetime.now(UTC))
-        for _ in range(3):
+        for _ in range(2):
             archive.commit()
         held = archive.log.entry(2)
         for key in (held.segments[0].key, held.details.key, layout.entry_key(2)):
@@ -74,6 +74,12 @@ def bucket(s3: S3, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Arc
 @pytest.fixture(scope="module")
 def archive(bucket: Callable[[], Archive]) -> Archive:
     """One that tests look at and leave as it was."""
+    return bucket()
+
+
+@pytest.fixture(scope="module")
+def ordered(bucket: Callable[[], Archive]) -> Archive:
+    """One that tests give orders about, and leave sound; each about an entry of its own."""
     return bucket()
 
 
@@ -237,8 +243,8 @@ def test_a_weak_rule_promises_no_more_than_it_locks(bucket: Callable[[], Archive
     assert "kept until" in report.findings[0].expected
 
 
-def test_an_extension_is_a_promise_like_any_other(bucket: Callable[[], Archive]) -> None:
-    archive = bucket()
+def test_an_extension_is_a_promise_like_any_other(ordered: Archive) -> None:
+    archive = ordered
     until = (datetime.now(UTC) + timedelta(days=100)).replace(microsecond=0)
     entry = archive.log.entry(1)
     order(archive, "extend", first(archive), until=timestamp(until))
@@ -314,9 +320,9 @@ def test_an_order_that_was_changed_or_removed_is_found(old: Archive) -> None:
 
 
 def test_a_case_released_while_verification_looks_is_no_finding(
-    bucket: Callable[[], Archive], monkeypatch: pytest.MonkeyPatch
+    ordered: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    archive = bucket()
+    archive = ordered
     held = archive.log.entry(2)
     take = workers.Workers.take
 
