@@ -41,6 +41,8 @@ _STEP_IN = 1 << 18
 _ZSTD_STEP_IN = 1 << 10
 """1 KiB of RLE blocks is 32 MiB of content: the most one step of the zstd decoder can put into memory."""
 _ZSTD_WINDOW = 1 << 25
+_ZSTD_HEAD = 18  # bytes of a frame that state its size, at most
+_ZSTD_UNSTATED = -1
 
 _SNAPPY_PREAMBLE = 5
 """Bytes that state a snappy block's size, at most."""
@@ -137,10 +139,19 @@ class _Gzip:
 
 
 class _Zstd:
+    """Frames, each as long as it says and within the window.
+
+    libzstd is stricter with some frames that it is given in one piece, and less strict with others: a stated size is
+    not always compared, a window not always bounded. But what is taken as it arrives must be taken again, cut
+    differently, when it is sealed; so both are looked at here, at the end of each frame.
+    """
+
     def __init__(self) -> None:
         self._frame = self._new()
         self._inside = False
         self._frames = 0
+        self._head = b""
+        self._bytes = 0
 
     @staticmethod
     def _new() -> zstandard.ZstdDecompressionObj:
@@ -151,20 +162,29 @@ class _Zstd:
             rest = bytes(data[start : start + _ZSTD_STEP_IN])
             while rest:
                 self._inside = True
+                self._head += rest[: _ZSTD_HEAD - len(self._head)]
                 try:
                     piece = self._frame.decompress(rest)
+                    self._bytes += len(piece)
+                    rest = b""
+                    if self._frame.eof:
+                        rest = self._frame.unused_data
+                        self._end_frame()
                 except zstandard.ZstdError as error:
                     raise UndecodableBody(
                         f"the zstd body is broken: {error}", hint="send it again from the original"
                     ) from None
-                rest = b""
-                if self._frame.eof:
-                    rest = self._frame.unused_data
-                    self._frame = self._new()
-                    self._inside = False
-                    self._frames += 1
                 if piece:
                     yield piece
+
+    def _end_frame(self) -> None:
+        if zstandard.frame_content_size(self._head) not in (_ZSTD_UNSTATED, self._bytes):
+            raise zstandard.ZstdError("a frame is not as long as it says")
+        if zstandard.get_frame_parameters(self._head).window_size > _ZSTD_WINDOW:
+            raise zstandard.ZstdError("a frame needs too large a window")
+        self._frame, self._head, self._bytes = self._new(), b"", 0
+        self._inside = False
+        self._frames += 1
 
     def finish(self) -> Iterator[bytes]:
         if self._inside or not self._frames:

@@ -78,12 +78,13 @@ def bulk_request(content: bytes) -> None:
 
 
 def firehose_request(content: bytes) -> None:
+    """Members that go together are one sound body; what is broken goes alone."""
     try:
         batch = firehose.read(content, id="", arn="arn:aws:firehose:x:1:deliverystream/s", limit=LIMIT)
     except DeliveryRefused:
         return
     for delivery in batch.deliveries:
-        if delivery.coding == "gzip" and "broken" not in delivery.name:
+        if delivery.coding == "gzip" and delivery.name.endswith("/gzip"):
             decode_whole(delivery.content, "gzip", LIMIT)
     firehose.accepted(batch.id, 1)
 

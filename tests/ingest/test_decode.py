@@ -71,6 +71,36 @@ def test_a_body_cut_anywhere_is_undecodable(coding: str) -> None:
             decode(body[:end], coding)
 
 
+def frame(content: bytes, *, stated: int, window_log: int) -> bytes:
+    """A zstd frame of one block as it is, which states a size (of 256 to 65,791 bytes) and a window."""
+    header = b"\x28\xb5\x2f\xfd" + bytes([0x40, (window_log - 10) << 3]) + (stated - 256).to_bytes(2, "little")
+    return header + (len(content) << 3 | 1).to_bytes(3, "little") + content
+
+
+@pytest.mark.adversarial
+@pytest.mark.parametrize(
+    "body",
+    [
+        frame(b"", stated=300, window_log=20),
+        frame(b"x" * 299, stated=300, window_log=20),
+        frame(b"x" * 300, stated=300, window_log=27),
+        frame(b"x" * 1010, stated=1010, window_log=20) + frame(b"x" * 300, stated=300, window_log=27),
+    ],
+    ids=["nothing", "too little", "a wide window", "a wide window behind another frame"],
+)
+def test_zstd_is_refused_however_it_arrives(body: bytes) -> None:
+    """What one way of cutting takes and another refuses would be acknowledged, and then not be sealed."""
+    decoders = [Decoder("zstd", 1 << 20) for _ in range(4)]
+    for decoder, step in zip(decoders, (len(body), 1018, 7, 1), strict=True):
+        with pytest.raises(UndecodableBody):
+            for at in range(0, len(body), step):
+                decoder.feed(body[at : at + step])
+            decoder.finish()
+    with pytest.raises(UndecodableBody):
+        decode_whole(body, "zstd", 1 << 20)
+    assert decode_whole(frame(b"x" * 300, stated=300, window_log=20), "zstd", 1 << 20) == b"x" * 300
+
+
 def test_gzip_padding_is_ignored_and_garbage_is_not() -> None:
     body = gzip.compress(b"content")
     assert decode(body + b"\0" * 5000, "gzip").bytes == 7
