@@ -89,7 +89,7 @@ def frame(content: bytes, *, stated: int, window_log: int) -> bytes:
     ids=["nothing", "too little", "a wide window", "a wide window behind another frame"],
 )
 def test_zstd_is_refused_however_it_arrives(body: bytes) -> None:
-    """What one way of cutting takes and another refuses would be acknowledged, and then not be sealed."""
+    """What one way of cutting takes and another refuses would be acknowledged, and end in quarantine at sealing."""
     decoders = [Decoder("zstd", 1 << 20) for _ in range(4)]
     for decoder, step in zip(decoders, (len(body), 1018, 7, 1), strict=True):
         with pytest.raises(UndecodableBody):
