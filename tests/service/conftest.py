@@ -25,6 +25,13 @@ from strongroom.service.state import StateFolder
 from strongroom.service.tokens import TokenStore
 
 REPOSITORY = Path(__file__).parents[2]
+# Settings of a service that seals when a test asks and not for each audit record, and keeps few processes.
+QUIET = {
+    "STRONGROOM_SEAL_AGE_SECONDS": "600",
+    "STRONGROOM_HEAD_SECONDS": "600",
+    "STRONGROOM_QUERY_CONCURRENCY": "1",
+    "STRONGROOM_VERIFY_WORKERS": "1",
+}
 SAMPLES = REPOSITORY / "demo" / "samples"
 PUSHED = ("bulk", "hec", "journal", "loki", "otlp", "sns")
 STRONGROOM = [sys.executable, "-m", "strongroom.service.cli"]

@@ -15,11 +15,10 @@ from strongroom.archive import layout
 from strongroom.archive.retention import Promise, Retention
 from strongroom.archive.stores.s3 import S3Store
 from tests.buckets import S3
-from tests.service.conftest import SAMPLES, Service, make_tokens, start_service, strongroom
+from tests.service.conftest import QUIET, SAMPLES, Service, make_tokens, start_service, strongroom
 
 RULES = {"default": "COMPLIANCE 400 days", "vpcflow": "GOVERNANCE 90 days"}
 FLOWS = next(SAMPLES.glob("*vpcflow*"))
-FRUGAL = {"STRONGROOM_QUERY_CONCURRENCY": "1", "STRONGROOM_VERIFY_WORKERS": "1"}
 TRAILS = sorted(SAMPLES.glob("*CloudTrail*"))
 
 
@@ -28,14 +27,11 @@ def locked(s3: S3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[S
     """A service over a bucket with Object Lock, the bucket, and what commands need to reach it."""
     folder = tmp_path_factory.mktemp("locked")
     store = S3Store(s3.new_bucket(), "archive", options=s3.options)
-    environment = s3.environment | {
+    environment = s3.environment | QUIET
+    environment |= {
         "STRONGROOM_ARCHIVE": store.location,
         "STRONGROOM_RETENTION": json.dumps(RULES),
         "STRONGROOM_HOLD_SECONDS": "1",
-        # Each seal is four objects more for every verification: records wait until a test asks.
-        "STRONGROOM_SEAL_AGE_SECONDS": "600",
-        "STRONGROOM_HEAD_SECONDS": "600",
-        **FRUGAL,
     }
     tokens = make_tokens(folder)
     service = start_service(folder, **environment)
@@ -171,7 +167,7 @@ def test_in_an_encrypted_folder_it_is_recorded_unreadably_and_not_enforced(tmp_p
     key = tmp_path / "key"
     key.touch(mode=0o600)
     key.write_bytes(bytes(range(32)))
-    places = {"STRONGROOM_ARCHIVE": str(tmp_path / "archive"), "STRONGROOM_STATE": str(tmp_path / "state")} | FRUGAL
+    places = {"STRONGROOM_ARCHIVE": str(tmp_path / "archive"), "STRONGROOM_STATE": str(tmp_path / "state")} | QUIET
     without_key = dict(places)
     places["STRONGROOM_ENCRYPTION_KEY"] = f"local:{key}"
     assert strongroom("ingest", str(FLOWS), **places).returncode == 0
@@ -199,7 +195,7 @@ def test_what_has_expired_may_go_and_answers_go_on_without_it(tmp_path: Path, mo
         return Promise("GOVERNANCE", now.replace(microsecond=0) - timedelta(days=1))
 
     monkeypatch.setattr(Retention, "promise", over)
-    places = {"STRONGROOM_ARCHIVE": str(tmp_path / "archive"), "STRONGROOM_STATE": str(tmp_path / "state")} | FRUGAL
+    places = {"STRONGROOM_ARCHIVE": str(tmp_path / "archive"), "STRONGROOM_STATE": str(tmp_path / "state")} | QUIET
     assert strongroom("ingest", str(FLOWS), **places).returncode == 0
     (key,) = json.loads(strongroom("retention", "expired", "--json", **places).stdout)["there"]
     assert strongroom("hold", "place", "--case", "1", "--where", "true", **places).returncode == 0

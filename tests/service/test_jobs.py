@@ -17,7 +17,7 @@ import pytest
 
 from strongroom.service.errors import UnknownJob
 from strongroom.service.jobs import Job, Jobs
-from tests.service.conftest import Service, make_tokens, start_service
+from tests.service.conftest import QUIET, Service, make_tokens, start_service
 
 ENDLESS = "SELECT count(*) FROM range(1000000) a, range(1000000) b WHERE hash(a.range, b.range) = 7"
 ANSWER = """SELECT i, 'x' || i AS text, sum(i) OVER (ORDER BY i) AS running, TIMESTAMPTZ '2026-01-31 12:00+00' AS at
@@ -121,13 +121,13 @@ def test_a_job_is_its_owners(service: Service) -> None:
 
 def test_a_restart_knows_what_it_lost_and_keeps_what_was_done(tmp_path: Path) -> None:
     tokens = make_tokens(tmp_path)
-    first = start_service(tmp_path)
+    first = start_service(tmp_path, **QUIET)
     first.tokens = tokens
     done, lost = submit(first, sql="SELECT 42 AS n"), submit(first, sql=ENDLESS)
     until(first, done, "done")
     until(first, lost, "running")
     first.stop(signal.SIGKILL)
-    second = start_service(tmp_path)
+    second = start_service(tmp_path, **QUIET)
     second.tokens = tokens
     try:
         found = until(second, lost, "lost")
