@@ -32,15 +32,7 @@ _OBJECT_ROW = re.compile(rb'"userIdentity"\s*:\s*"\{', re.IGNORECASE)
 _NAME = re.compile(r"[A-Za-z_][\w.$]*", re.ASCII)
 # A header of three or more of Lake's own columns is Lake's.
 _KNOWN = frozenset(name.lower() for name in cloudtrail.Event.__struct_fields__) | {
-    *(
-        "eventjson",
-        "requestparameters",
-        "responseelements",
-        "serviceeventdetails",
-        "addendum",
-        "apiversion",
-        "edgedevicedetails",
-    )
+    *("eventjson", "responseelements", "serviceeventdetails", "addendum", "apiversion", "edgedevicedetails")
 }
 _HEADER_BYTES = 16_384
 _DEEPEST = 12
