@@ -19,10 +19,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from bench.measure import Contestant, Runs, Spread, contest, cores
 from bench.report import Ratio, Row, Section
-from strongroom.archive import envelope
-from strongroom.archive.encryption import Encryption
-from strongroom.archive.envelope import DataKey
-from strongroom.archive.wrapping import LocalWrapper, WrappingKeys
+from strongroom.archive.encryption import envelope
+from strongroom.archive.encryption.encryption import Encryption
+from strongroom.archive.encryption.envelope import DataKey
+from strongroom.archive.encryption.wrapping import LocalWrapper, WrappingKeys
 
 _BYTES = 64 << 20
 _CHUNK = 1 << 20

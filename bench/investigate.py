@@ -29,7 +29,7 @@ from strongroom.archive.stores.directory import DirectoryStore
 from strongroom.ingest.sources import BUILT_IN
 from strongroom.query.engine import QueryEngine
 from strongroom.query.limits import QueryLimits
-from strongroom.service.views import ocsf_views, source_views
+from strongroom.service.answers.views import ocsf_views, source_views
 
 THREADS = 2
 SEGMENTS = 200

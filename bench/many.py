@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 from bench.measure import Contestant, Runs, Spread, contest
 from bench.report import Ratio, Row, Section
 from strongroom.archive import keys, layout
-from strongroom.archive.contents import Contents
-from strongroom.archive.encryption import Encryption
+from strongroom.archive.encryption.contents import Contents
+from strongroom.archive.encryption.encryption import Encryption
 from strongroom.archive.entry import Draft, WriterRange
 from strongroom.archive.log import Log
 from strongroom.archive.stores.s3 import S3Store
@@ -32,8 +32,8 @@ from strongroom.ingest.diskless import Bucket, BucketRules
 from strongroom.ingest.frames import BatchHeader
 from strongroom.ingest.spool import DISK, Spool
 from strongroom.ingest.writer import Writer
-from strongroom.query.cache import SegmentCache
-from strongroom.query.segments import Segment
+from strongroom.query.holdings.cache import SegmentCache
+from strongroom.query.holdings.segments import Segment
 from tests import buckets
 from tests.faults import FaultProxy, Odds
 

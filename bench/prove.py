@@ -18,14 +18,14 @@ import pyarrow.parquet as pq
 from bench.measure import Contestant, Runs, Spread, contest, cores
 from bench.report import Ratio, Row, Section
 from strongroom.archive import evidence, layout, policy, segment
-from strongroom.archive.findings import Level
 from strongroom.archive.log import Log
 from strongroom.archive.merkle import root_of
 from strongroom.archive.stores import DirectoryStore
 from strongroom.archive.trust import Trust
-from strongroom.archive.verify import verify
+from strongroom.archive.verification.findings import Level
+from strongroom.archive.verification.verify import verify
 from strongroom.ingest.sources.registry import BUILT_IN
-from strongroom.service.verification import Rederive
+from strongroom.service.checking.verification import Rederive
 
 _BUNDLED = 10_000
 _PROOFS = 20

@@ -14,9 +14,10 @@
     ├── ingest/errors.py: IngestError …
     └── query/errors.py:  QueryError …
 
-Each class has a stable `code`. A message says what is wrong and where; `hint` says what to do about it. HTTP turns
-them into RFC 9457 problem details in one place (service/problems.py), the command line into exit codes in one place
-(service/cli.py). What verification discovers is not an exception but a value: a finding (archive/findings.py).
+Each class has a stable `code`. A message says what is wrong and where; `hint` says what to do about it. HTTP turns them
+into RFC 9457 problem details in one place (service/problems.py), the command line into exit codes in one place
+(service/cli.py). What verification discovers is not an exception but a value: a finding
+(archive/verification/findings.py).
 """
 
 from __future__ import annotations

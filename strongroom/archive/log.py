@@ -23,21 +23,22 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from strongroom.archive import canonical, encryption_policy, layout
+from strongroom.archive import canonical, layout
 from strongroom.archive import entry as entries
 from strongroom.archive.chain import Chain
-from strongroom.archive.contents import Contents
-from strongroom.archive.encryption import Encryption
-from strongroom.archive.encryption_policy import Declared
+from strongroom.archive.encryption import policy as encryption_policy
+from strongroom.archive.encryption.contents import Contents
+from strongroom.archive.encryption.encryption import Encryption
+from strongroom.archive.encryption.policy import Declared
+from strongroom.archive.encryption.wrapping import NO_KEYS, WrappingKeys
 from strongroom.archive.entry import Draft, Entry
 from strongroom.archive.errors import FormatError, KeyUnusable, ObjectExists, ObjectMissing, StoreUnavailable
 from strongroom.archive.merkle import Tree, leaf_hash
 from strongroom.archive.note import parse_vkey
-from strongroom.archive.order_book import is_order
 from strongroom.archive.readahead import REMOTE_THREADS, in_order
-from strongroom.archive.retention import Retention
+from strongroom.archive.retention.order_book import is_order
+from strongroom.archive.retention.rules import Retention
 from strongroom.archive.stores.store import ObjectStore
-from strongroom.archive.wrapping import NO_KEYS, WrappingKeys
 
 FORMAT = "strongroom/archive/1"
 HASH_SUITE = "sha256"

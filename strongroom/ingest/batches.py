@@ -35,8 +35,8 @@ from typing import Literal
 
 from strongroom.archive import details as details_format
 from strongroom.archive import layout
-from strongroom.archive.contents import Contents
 from strongroom.archive.details import BatchFacts
+from strongroom.archive.encryption.contents import Contents
 from strongroom.archive.entry import Entry, WriterRange, parse_timestamp
 from strongroom.archive.errors import FormatError, ObjectMissing
 from strongroom.archive.log import Log

@@ -27,9 +27,9 @@ from strongroom.archive import layout, segment
 from strongroom.archive.details import BatchFacts, SegmentSummary
 from strongroom.archive.entry import timestamp
 from strongroom.archive.errors import FormatError
-from strongroom.archive.holdings import summarise_times
 from strongroom.archive.rebuilding import Form
 from strongroom.archive.segment import SegmentFacts
+from strongroom.archive.verification.holdings import summarise_times
 from strongroom.ingest import spool
 from strongroom.ingest.batches import ELSEWHERE
 from strongroom.ingest.cuts import Cut

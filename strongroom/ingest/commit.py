@@ -10,8 +10,8 @@ A name that is taken by other bytes (a torn or foreign object, or one from an ol
 freed: the archive is create-only. The segment is then put under a retry name, and an `incident` entry says which object
 is an orphan, so that verification can explain it.
 
-In an encrypted archive the same content gives another envelope with each try (archive/encryption.py), so an earlier
-try's object is recognised by its content: it is opened, and adopted with the bytes it has.
+In an encrypted archive the same content gives another envelope with each try (archive/encryption/encryption.py), so an
+earlier try's object is recognised by its content: it is opened, and adopted with the bytes it has.
 
 A batch that another writer sealed first, under the same id, must not be sealed twice. So the log is followed once more
 with every try to append (`Log.append(unless=…)`); when it has gained such a batch, SealedElsewhere stops the commit,
@@ -34,17 +34,18 @@ from tempfile import TemporaryDirectory
 
 import msgspec
 
-from strongroom.archive import canonical, details, layout, retention, segment
-from strongroom.archive.contents import is_envelope
+from strongroom.archive import canonical, details, layout, segment
 from strongroom.archive.details import BatchFacts, Details, SegmentSummary
+from strongroom.archive.encryption.contents import is_envelope
+from strongroom.archive.encryption.envelope import FileFacts
 from strongroom.archive.entry import Draft, Entry, ObjectRef, SegmentRef, WriterRange
-from strongroom.archive.envelope import FileFacts
 from strongroom.archive.errors import FormatError, ObjectExists
 from strongroom.archive.log import Log, Standing
-from strongroom.archive.retention import Promise
-from strongroom.archive.safeguards import keep_until
+from strongroom.archive.retention import rules as retention
+from strongroom.archive.retention.rules import Promise
 from strongroom.archive.stores.copies import local_file
 from strongroom.archive.stores.store import ObjectStore
+from strongroom.archive.verification.safeguards import keep_until
 from strongroom.ingest.batches import ELSEWHERE, Batches
 from strongroom.ingest.build import Built, BuiltSegment
 from strongroom.ingest.cuts import Cut

@@ -30,19 +30,20 @@ import pyarrow as pa
 from strongroom.archive import layout
 from strongroom.archive.log import Log
 from strongroom.archive.stores.store import ObjectStore
-from strongroom.query import errors, frames, normalised, results, setup, views
-from strongroom.query.cache import SegmentCache, Shape
-from strongroom.query.catalog import Catalog, Snapshot
-from strongroom.query.index import EntityIndex
-from strongroom.query.indexing import Indexer
+from strongroom.query import errors, normalised, results, views
+from strongroom.query.holdings.cache import SegmentCache, Shape
+from strongroom.query.holdings.catalog import Catalog, Snapshot
+from strongroom.query.holdings.index import EntityIndex
+from strongroom.query.holdings.indexing import Indexer
+from strongroom.query.holdings.narrowing import Narrowing
+from strongroom.query.holdings.pruning import Pruner
+from strongroom.query.holdings.segments import Segment, numbers_of
 from strongroom.query.limits import QueryLimits
-from strongroom.query.narrowing import Narrowing
 from strongroom.query.normalised import NormalisedView
 from strongroom.query.overview import overview
-from strongroom.query.pool import WorkerPool
-from strongroom.query.pruning import Pruner
+from strongroom.query.process import frames, setup
+from strongroom.query.process.pool import WorkerPool
 from strongroom.query.running import AnswerBody, Outcome, Run
-from strongroom.query.segments import Segment, numbers_of
 from strongroom.query.slots import Slots
 from strongroom.query.unsealed import Unsealed, files_of
 from strongroom.query.views import Files, ViewSource

@@ -23,7 +23,7 @@ class QueryLimits:
     read_bytes          of segments that one query may have to read, 0 for any number
     cache_bytes         verified copies of segments kept from remote stores
     cache_threads       segments fetched from a remote store at once
-    cache_check         how copies an earlier process left are checked: "hash" or "stat" (query/cache.py)
+    cache_check         how copies an earlier process left are checked: "hash" or "stat" (query/holdings/cache.py)
     index_bytes         of the local index of entities; what does not fit is searched without it
     spare_workers       processes kept ready, so that a query does not wait for one to start
     """

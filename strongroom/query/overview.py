@@ -9,9 +9,9 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from strongroom.query import normalised, views
-from strongroom.query.catalog import Catalog, instant
+from strongroom.query.holdings.catalog import Catalog, instant
+from strongroom.query.holdings.segments import SegmentTable
 from strongroom.query.normalised import NormalisedView
-from strongroom.query.segments import SegmentTable
 from strongroom.query.views import ViewSource
 
 

@@ -16,9 +16,10 @@ from typing import Any
 
 import msgspec
 
-from strongroom.query import errors, frames
+from strongroom.query import errors
 from strongroom.query.errors import Position, QueryError, QueryFailed, QueryOutOfMemory, QueryTimeout
-from strongroom.query.pool import Worker, WorkerPool
+from strongroom.query.process import frames
+from strongroom.query.process.pool import Worker, WorkerPool
 
 _ERRORS: Mapping[str, type[QueryError]] = {
     kind.code: kind for kind in (errors.QueryRefused, errors.QueryInvalid, QueryTimeout, QueryOutOfMemory, QueryFailed)

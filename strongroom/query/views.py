@@ -31,7 +31,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from strongroom.archive.rebuilding import ABSENT, SEPARATOR, Form
-from strongroom.query.catalog import ENTRIES_SCHEMA, SEGMENTS_SCHEMA
+from strongroom.query.holdings.catalog import ENTRIES_SCHEMA, SEGMENTS_SCHEMA
 
 ENTRIES, SEGMENTS, EVENTS = "entries", "segments", "events"
 MARK = "_sealed"

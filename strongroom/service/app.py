@@ -16,11 +16,11 @@ from fastapi_offline import FastAPIOffline
 from strongroom import __version__
 from strongroom.service import auth, problems
 from strongroom.service.drain import Drain
-from strongroom.service.fetching import Fetcher
 from strongroom.service.metrics import Measured
 from strongroom.service.node import Node
-from strongroom.service.reception import fairness_of
-from strongroom.service.refusals import Refusals
+from strongroom.service.receiving.fetching import Fetcher
+from strongroom.service.receiving.reception import fairness_of
+from strongroom.service.receiving.refusals import Refusals
 from strongroom.service.routes import (
     admin,
     evidence,

@@ -21,8 +21,8 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.routing import BaseRoute
 
-from strongroom.service.credentials import token_in
 from strongroom.service.errors import Forbidden, TokenMissing
+from strongroom.service.receiving.credentials import token_in
 from strongroom.service.tokens import Principal, Role, TokenStore
 
 _SCHEME = HTTPBearer(
@@ -55,7 +55,7 @@ class Requires:
 
 
 class Pushes(Requires):
-    """The same for those who push, whose protocols put the token elsewhere (service/credentials.py)."""
+    """The same for those who push, whose protocols put the token elsewhere (service/receiving/credentials.py)."""
 
     def __init__(self, *places: str) -> None:
         super().__init__("forwarder", "admin")

@@ -22,20 +22,16 @@ from rich.table import Table
 
 from strongroom import __version__
 from strongroom.archive.errors import StrongroomError
-from strongroom.service import (
-    acts,
-    evidence_cli,
-    holds_cli,
-    init_cli,
-    keys_cli,
-    progress,
-    pull_cli,
-    search_cli,
-    settings,
-    tokens,
-    verify_cli,
-    witness_cli,
-)
+from strongroom.service import acts, settings, tokens
+from strongroom.service.commands import evidence as evidence_cli
+from strongroom.service.commands import holds as holds_cli
+from strongroom.service.commands import init as init_cli
+from strongroom.service.commands import keys as keys_cli
+from strongroom.service.commands import progress
+from strongroom.service.commands import pull as pull_cli
+from strongroom.service.commands import search as search_cli
+from strongroom.service.commands import verify as verify_cli
+from strongroom.service.commands import witness as witness_cli
 from strongroom.service.errors import Forbidden
 
 FINDINGS, FAILED, QUARANTINED = 1, 2, 3
@@ -96,7 +92,7 @@ def ingest(
     as_json: JsonOption = False,
 ) -> None:
     """Take files and folders straight into the archive. Can be stopped and repeated: nothing is taken twice."""
-    from strongroom.service import loading
+    from strongroom.service.receiving import loading
 
     if source in tokens.INTERNAL_SOURCES:
         raise Forbidden(f"source {source} is written by the service alone", hint="name another source")
@@ -135,8 +131,8 @@ def query(
     state: StateOption = None,
 ) -> None:
     """Ask in SQL. Opens the archive read-only; no service is needed."""
-    from strongroom.query.prepared import Prepared
-    from strongroom.service import asking
+    from strongroom.query.questions.prepared import Prepared
+    from strongroom.service.answers import asking
 
     chosen = settings.load(config, {"archive": archive, "state": state})
     text = sys.stdin.read() if sql == "-" else sql

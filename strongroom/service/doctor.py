@@ -28,16 +28,16 @@ from strongroom.archive.errors import FormatError, KeyUnavailable, KeyUnusable, 
 from strongroom.archive.log import Log, holds_archive
 from strongroom.archive.stores.store import ObjectStore
 from strongroom.archive.trust import recall
+from strongroom.service.keeping.storage import open_archive, open_log
 from strongroom.service.settings import Settings, unknown_variables
 from strongroom.service.state import StateFolder
-from strongroom.service.storage import open_archive, open_log
 from strongroom.service.tokens import TokenStore
 
 Verdict = Literal["ok", "warning", "failure"]
 
 _LOW_DISK = 5 << 30
 _PROBE = (
-    "import json, os; from strongroom.query import sandbox; "
+    "import json, os; from strongroom.query.process import sandbox; "
     "print(json.dumps(sandbox.enter(readable=[], memory_bytes=1 << 30, parent=os.getppid())))"
 )
 

@@ -21,10 +21,10 @@ from strongroom.archive.log import read_identity
 from strongroom.archive.note import KeyType
 from strongroom.service import log_keys
 from strongroom.service.doctor import Result
+from strongroom.service.keeping.storage import open_archive
 from strongroom.service.log_keys import LogKeys
 from strongroom.service.settings import Settings
 from strongroom.service.state import StateFolder
-from strongroom.service.storage import open_archive
 
 _KERNEL = Path("/proc/sys/crypto/fips_enabled")
 

@@ -29,34 +29,34 @@ from strongroom.archive.stores.store import ObjectStore
 from strongroom.ingest.diskless import BucketRules
 from strongroom.ingest.errors import IngestError
 from strongroom.ingest.intake import Intake, IntakeLimits
-from strongroom.query.counts import HourlyCounts
 from strongroom.query.engine import QueryEngine
 from strongroom.query.limits import QueryLimits
+from strongroom.query.questions.counts import HourlyCounts
 from strongroom.service.alerts.metrics import VerificationMetrics
+from strongroom.service.answers.jobs import Jobs
+from strongroom.service.answers.saved import SavedQuestions
+from strongroom.service.answers.views import ocsf_views, source_views
 from strongroom.service.audit import Audit
-from strongroom.service.cosigning import Cosigning
-from strongroom.service.exporting import Exporter
-from strongroom.service.holding import Holding
-from strongroom.service.jobs import Jobs
-from strongroom.service.lock_watch import LockWatch
+from strongroom.service.checking.lock_watch import LockWatch
+from strongroom.service.checking.schedule import Schedule
+from strongroom.service.checking.scheduled import crons, make_verifier
+from strongroom.service.checking.source_watch import SourceWatch
+from strongroom.service.checking.verification import read_trust
+from strongroom.service.checking.verifier import last_verdicts
+from strongroom.service.keeping.holding import Holding
+from strongroom.service.keeping.storage import open_archive, promises, wrapping_keys
 from strongroom.service.locks import exclusive
 from strongroom.service.log_keys import rules_of
 from strongroom.service.metrics import Metrics
-from strongroom.service.promises import Promises
-from strongroom.service.pulling import Pulling
-from strongroom.service.saved import SavedQuestions
-from strongroom.service.schedule import Schedule
-from strongroom.service.scheduled import crons, make_verifier
+from strongroom.service.proving.cosigning import Cosigning
+from strongroom.service.proving.exporting import Exporter
+from strongroom.service.proving.promises import Promises
+from strongroom.service.proving.timestamping import Timestamping
+from strongroom.service.receiving.pulling import Pulling
 from strongroom.service.settings import Settings
-from strongroom.service.source_watch import SourceWatch
 from strongroom.service.sources import registry
 from strongroom.service.state import StateFolder, open_or_create
-from strongroom.service.storage import open_archive, promises, wrapping_keys
-from strongroom.service.timestamping import Timestamping
 from strongroom.service.tokens import TokenStore
-from strongroom.service.verification import read_trust
-from strongroom.service.verifier import last_verdicts
-from strongroom.service.views import ocsf_views, source_views
 
 log = structlog.get_logger(__name__)
 

@@ -13,8 +13,8 @@ import uvicorn
 
 from strongroom.service import logs
 from strongroom.service.app import create_app
-from strongroom.service.connections import bounded
 from strongroom.service.node import Node
+from strongroom.service.receiving.connections import bounded
 from strongroom.service.settings import Settings, unknown_variables
 
 log = structlog.get_logger(__name__)

@@ -30,11 +30,11 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 
 from strongroom.archive.errors import FormatError
 from strongroom.archive.layout import WRITER_ID
-from strongroom.archive.retention import parse as parse_retention
+from strongroom.archive.retention.rules import parse as parse_retention
 from strongroom.archive.stores import location
 from strongroom.archive.stores.s3client import S3Options
-from strongroom.ingest.objects import Perimeter
-from strongroom.service.cron import Cron
+from strongroom.ingest.fetch.objects import Perimeter
+from strongroom.service.checking.cron import Cron
 from strongroom.service.errors import SettingsInvalid
 
 PREFIX = "STRONGROOM_"

@@ -6,7 +6,7 @@
     signer/memory.json     the last checkpoint the signer signed
     verifier/policy        whose signatures count, in C2SP tlog-policy form; written once, when the keys are made
     verifier/policy.memory.json   the newest checkpoint a sound verification has seen (what else lies beside the policy:
-                           service/verification.py)
+                           service/checking/verification.py)
     verifier/runs/         verifications of this node     verifier/alerts.json   what was told to whom
     tokens.json            bearer tokens, hashed
     writers/<writer>/      spool and batch index of each writer     acts/   administrative acts not yet in the archive
@@ -26,13 +26,13 @@ from datetime import datetime
 from pathlib import Path
 
 from strongroom.archive import durable, keys
+from strongroom.archive.encryption.wrapping import NO_KEYS, WrappingKeys
 from strongroom.archive.keyring import Keyring
 from strongroom.archive.keys import HeldSigner
 from strongroom.archive.log import Log, holds_archive, read_identity
 from strongroom.archive.policy import Policy
-from strongroom.archive.retention import Retention
+from strongroom.archive.retention.rules import Retention
 from strongroom.archive.stores.store import ObjectStore
-from strongroom.archive.wrapping import NO_KEYS, WrappingKeys
 from strongroom.service.errors import StateUnusable
 from strongroom.service.locks import exclusive
 from strongroom.service.log_keys import KeyRules, LogKeys

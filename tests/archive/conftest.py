@@ -13,15 +13,16 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from strongroom.archive import details, keys, layout, retention, segment
+from strongroom.archive import details, keys, layout, segment
 from strongroom.archive.details import Details, SegmentSummary
 from strongroom.archive.entry import Draft, Entry, ObjectRef, SegmentRef, WriterRange
-from strongroom.archive.holdings import summarise_times
 from strongroom.archive.log import Log
 from strongroom.archive.policy import Policy
-from strongroom.archive.retention import Retention
+from strongroom.archive.retention import rules as retention
+from strongroom.archive.retention.rules import Retention
 from strongroom.archive.signer import Signer
 from strongroom.archive.trust import Trust
+from strongroom.archive.verification.holdings import summarise_times
 from tests import buckets
 from tests.segments import write_segment
 

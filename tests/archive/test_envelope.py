@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strongroom.archive import envelope
-from strongroom.archive.envelope import CHUNK_BYTES, DataKey, FileFacts
+from strongroom.archive.encryption import envelope
+from strongroom.archive.encryption.envelope import CHUNK_BYTES, DataKey, FileFacts
 from strongroom.archive.errors import FormatError
 
 ARCHIVE, NAME = "00112233445566778899aabbccddeeff", "segments/source=test/x.parquet.enc"

@@ -11,7 +11,7 @@ from strongroom.archive import canonical, evidence, layout
 from strongroom.archive.errors import FormatError, ObjectMissing
 from strongroom.archive.evidence import comparing
 from strongroom.archive.stores import DirectoryStore
-from strongroom.archive.verify import verify
+from strongroom.archive.verification.verify import verify
 from tests.archive.bundles import export
 from tests.archive.conftest import Archive, rederive
 

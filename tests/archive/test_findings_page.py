@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from strongroom.archive.findings import CATALOGUE
+from strongroom.archive.verification.findings import CATALOGUE
 
 PAGE = Path(__file__).parents[2] / "docs" / "findings.md"
 
@@ -12,4 +12,4 @@ def test_every_finding_has_its_line() -> None:
     expected = [
         f"| `{code}` | {kind.severity} | {kind.meaning} | {kind.next_step} |" for code, kind in CATALOGUE.items()
     ]
-    assert rows == expected, "regenerate the table from strongroom/archive/findings.py"
+    assert rows == expected, "regenerate the table from strongroom/archive/verification/findings.py"

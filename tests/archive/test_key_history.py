@@ -11,13 +11,13 @@ from strongroom.archive import canonical, keyring, keys, layout, note
 from strongroom.archive import entry as entries
 from strongroom.archive.entry import Draft
 from strongroom.archive.errors import SignerRefused
-from strongroom.archive.findings import Finding, Level
 from strongroom.archive.keyring import Change
 from strongroom.archive.keys import LocalSigner
 from strongroom.archive.note import Checkpoint, KeyType, VerifierKey
 from strongroom.archive.policy import Policy
 from strongroom.archive.trust import Trust
-from strongroom.archive.verify import verify
+from strongroom.archive.verification.findings import Finding, Level
+from strongroom.archive.verification.verify import verify
 from tests.archive.conftest import NOW, ORIGIN, Archive, rederive
 
 

@@ -28,7 +28,7 @@ from strongroom.archive.policy import Policy
 from strongroom.archive.signer import Signer
 from strongroom.archive.stores import DirectoryStore
 from strongroom.archive.trust import Trust
-from strongroom.archive.verify import verify
+from strongroom.archive.verification.verify import verify
 from tests import kms_api
 from tests.archive.conftest import NOW, ORIGIN
 

@@ -16,11 +16,11 @@ import pytest
 
 from strongroom.archive import keys, layout, note, timestamps
 from strongroom.archive.entry import Draft, WriterRange
-from strongroom.archive.findings import Finding
 from strongroom.archive.note import KeyType
 from strongroom.archive.policy import Policy, Witness
 from strongroom.archive.trust import Trust
-from strongroom.archive.verify import verify
+from strongroom.archive.verification.findings import Finding
+from strongroom.archive.verification.verify import verify
 from tests.archive.conftest import NOW, Archive, rederive
 from tests.archive.test_timestamps import Authority
 

@@ -13,13 +13,14 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from strongroom.archive import holdings, layout
+from strongroom.archive import layout
 from strongroom.archive.entry import Draft, ObjectRef, WriterRange
 from strongroom.archive.errors import StoreUnavailable
-from strongroom.archive.findings import Level, Report
-from strongroom.archive.progress import Journal
 from strongroom.archive.stores import DirectoryStore, ObjectInfo
-from strongroom.archive.verify import verify
+from strongroom.archive.verification import holdings
+from strongroom.archive.verification.findings import Level, Report
+from strongroom.archive.verification.progress import Journal
+from strongroom.archive.verification.verify import verify
 from tests.archive.conftest import NOW, Archive, rederive
 
 pytestmark = pytest.mark.adversarial

@@ -17,12 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from strongroom.archive import layout, retention
+from strongroom.archive import layout
 from strongroom.archive.errors import FormatError, ObjectMissing
+from strongroom.archive.retention import rules as retention
 from strongroom.archive.stores import reported
 from strongroom.archive.stores.reported import ReportedStore
 from strongroom.archive.stores.s3 import S3Store
-from strongroom.archive.verify import verify
+from strongroom.archive.verification.verify import verify
 from tests.archive.conftest import Archive
 from tests.buckets import S3
 

@@ -9,11 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strongroom.archive import entry as entries
-from strongroom.archive import layout, orders, retention
+from strongroom.archive import layout
 from strongroom.archive.entry import Draft
 from strongroom.archive.errors import FormatError
-from strongroom.archive.orders import Obligations, Order
-from strongroom.archive.retention import Promise, Retention, Rule
+from strongroom.archive.retention import orders
+from strongroom.archive.retention import rules as retention
+from strongroom.archive.retention.orders import Obligations, Order
+from strongroom.archive.retention.rules import Promise, Retention, Rule
 
 NOW = datetime(2026, 11, 24, 12, 0, 0, 1, UTC)
 FLOWS = layout.segment_key("vpcflow", date(2026, 11, 24), "w1", 1, 0, 0)

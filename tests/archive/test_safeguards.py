@@ -17,14 +17,17 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from strongroom.archive import layout, orders, retention, workers
+from strongroom.archive import layout
 from strongroom.archive.entry import Draft, ObjectRef, timestamp
-from strongroom.archive.findings import Level, Report
-from strongroom.archive.orders import Order
-from strongroom.archive.retention import Retention
+from strongroom.archive.retention import orders
+from strongroom.archive.retention import rules as retention
+from strongroom.archive.retention.orders import Order
+from strongroom.archive.retention.rules import Retention
 from strongroom.archive.stores import LockingStore
 from strongroom.archive.stores.s3 import S3Store
-from strongroom.archive.verify import verify
+from strongroom.archive.verification import workers
+from strongroom.archive.verification.findings import Level, Report
+from strongroom.archive.verification.verify import verify
 from tests.archive.conftest import Archive
 from tests.buckets import S3
 

@@ -13,7 +13,7 @@ import pytest
 from strongroom.archive import layout, timestamps
 from strongroom.archive.errors import FormatError
 from strongroom.archive.trust import Trust
-from strongroom.archive.verify import verify
+from strongroom.archive.verification.verify import verify
 from tests.archive.conftest import Archive
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command")

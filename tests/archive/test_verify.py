@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from strongroom.archive import details, keys, layout, note, segment
 from strongroom.archive import entry as entries
 from strongroom.archive.entry import Draft, Entry, WriterRange
-from strongroom.archive.findings import CATALOGUE, Finding, Level, Report
 from strongroom.archive.log import Log
 from strongroom.archive.note import Checkpoint, KeyType
 from strongroom.archive.policy import Group, Policy, Witness
 from strongroom.archive.trust import Trust
-from strongroom.archive.verify import verify
+from strongroom.archive.verification.findings import CATALOGUE, Finding, Level, Report
+from strongroom.archive.verification.verify import verify
 from tests.archive.conftest import NOW, ORIGIN, Archive, records_table, rederive
 from tests.segments import write_segment
 

@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strongroom.archive import encryption as encrypting
-from strongroom.archive import envelope, kms
-from strongroom.archive.encryption import Encryption
+from strongroom.archive import kms
+from strongroom.archive.encryption import encryption as encrypting
+from strongroom.archive.encryption import envelope
+from strongroom.archive.encryption.encryption import Encryption
+from strongroom.archive.encryption.kms_wrapping import KmsWrapper
+from strongroom.archive.encryption.wrapping import LocalWrapper, WrappingKeys
 from strongroom.archive.errors import FormatError, KeyUnavailable, KeyUnusable, KeyWithheld
-from strongroom.archive.kms_wrapping import KmsWrapper
-from strongroom.archive.wrapping import LocalWrapper, WrappingKeys
 from tests import kms_api
 
 CONTEXT = {"strongroom:archive": "00" * 16, "strongroom:scope": "details/w1/1/"}

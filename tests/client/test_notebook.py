@@ -155,5 +155,5 @@ def kill_workers(service: Service) -> None:
             parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
         except (OSError, ValueError):
             continue
-        if parent == service.process.pid and b"strongroom.query.worker" in command:
+        if parent == service.process.pid and b"strongroom.query.process.worker" in command:
             os.kill(int(entry.name), signal.SIGKILL)

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from strongroom.archive.errors import FormatError
-from strongroom.ingest import digests, notifications
 from strongroom.ingest.errors import NotificationInvalid
+from strongroom.ingest.fetch import notifications
 from strongroom.ingest.protocols import eventbridge
 from strongroom.ingest.sources import SOURCES, Registry, Source
+from strongroom.ingest.trails import digests
 from tests.fuzz import decoders
 from tests.fuzz.decoders import CODED, PLAIN, TOPIC
 from tests.ingest.survival import bodies, survives

@@ -15,6 +15,7 @@ import pytest
 
 from strongroom.archive import details, keys, segment
 from strongroom.archive.details import BatchFacts
+from strongroom.archive.encryption.wrapping import NO_KEYS, WrappingKeys
 from strongroom.archive.errors import StoreUnavailable
 from strongroom.archive.log import Log
 from strongroom.archive.note import KeyType
@@ -22,8 +23,7 @@ from strongroom.archive.policy import Policy
 from strongroom.archive.signer import Signer
 from strongroom.archive.stores import ObjectInfo, ObjectStore
 from strongroom.archive.trust import Trust
-from strongroom.archive.verify import verify
-from strongroom.archive.wrapping import NO_KEYS, WrappingKeys
+from strongroom.archive.verification.verify import verify
 from strongroom.ingest.diskless import BucketRules
 from strongroom.ingest.intake import Accepted, Intake, IntakeLimits, Origin
 from strongroom.ingest.sources import BUILT_IN, SOURCES, Registry

@@ -9,10 +9,10 @@ from typing import Any
 
 import boto3
 
-from strongroom.ingest.aws import Access
-from strongroom.ingest.buckets import Buckets
-from strongroom.ingest.objects import Perimeter
-from strongroom.ingest.queues import SqsQueue
+from strongroom.ingest.fetch.aws import Access
+from strongroom.ingest.fetch.buckets import Buckets
+from strongroom.ingest.fetch.objects import Perimeter
+from strongroom.ingest.fetch.queues import SqsQueue
 from tests.buckets import REGION, S3
 
 

@@ -17,11 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strongroom.archive.errors import FormatError
-from strongroom.ingest import cloudtrail_keys, completeness, digests
-from strongroom.ingest.completeness import FilesAtPlace, Outcome, SealedFiles
-from strongroom.ingest.digest_places import FolderPlace, Place, S3Place
-from strongroom.ingest.digests import PublicKey, PublicKeys
 from strongroom.ingest.errors import BucketRefused
+from strongroom.ingest.trails import cloudtrail_keys, completeness, digests
+from strongroom.ingest.trails.completeness import FilesAtPlace, Outcome, SealedFiles
+from strongroom.ingest.trails.digest_places import FolderPlace, Place, S3Place
+from strongroom.ingest.trails.digests import PublicKey, PublicKeys
 from tests.buckets import S3
 from tests.ingest.queueing import Announced
 from tests.ingest.trails import DER, FINGERPRINT, KEY, START, Trail, a_day, sign

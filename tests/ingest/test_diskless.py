@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from strongroom.archive import layout
+from strongroom.archive.encryption.wrapping import LocalWrapper, WrappingKeys
 from strongroom.archive.errors import StoreUnavailable
 from strongroom.archive.log import Log
 from strongroom.archive.stores import ObjectInfo
-from strongroom.archive.wrapping import LocalWrapper, WrappingKeys
 from strongroom.ingest import commit, sealer, spool
 from strongroom.ingest.diskless import Bucket, BucketRules
 from strongroom.ingest.errors import IntakeStopped, SpoolUnavailable

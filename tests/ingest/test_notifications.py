@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strongroom.ingest.errors import NotificationInvalid, OutsidePerimeter
-from strongroom.ingest.notifications import Notification, parse
-from strongroom.ingest.objects import Perimeter, S3Object, bucket_and_key
+from strongroom.ingest.fetch.notifications import Notification, parse
+from strongroom.ingest.fetch.objects import Perimeter, S3Object, bucket_and_key
 
 
 def created(key: str, *, name: str = "ObjectCreated:Put", version: str = "2.1", **found: Any) -> dict[str, Any]:

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from strongroom.ingest.buckets import Buckets, S3Download
 from strongroom.ingest.errors import BucketUnavailable
+from strongroom.ingest.fetch.buckets import Buckets, S3Download
+from strongroom.ingest.fetch.objects import S3Object
+from strongroom.ingest.fetch.pull import Puller
+from strongroom.ingest.fetch.queues import Message, SqsQueue
 from strongroom.ingest.intake import Intake
-from strongroom.ingest.objects import S3Object
-from strongroom.ingest.pull import Puller
-from strongroom.ingest.queues import Message, SqsQueue
 from tests.buckets import S3
 from tests.ingest.conftest import House, events, lines, records, run
 from tests.ingest.queueing import Announced

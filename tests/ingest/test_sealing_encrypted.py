@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from strongroom.archive import envelope
+from strongroom.archive.encryption import envelope
+from strongroom.archive.encryption.wrapping import LocalWrapper, WrappingKeys
 from strongroom.archive.errors import KeyUnusable, KeyWithheld
-from strongroom.archive.wrapping import LocalWrapper, WrappingKeys
 from strongroom.ingest import commit
 from tests.ingest.conftest import Faults, House, lines, records, run, send
 from tests.ingest.test_sealer import killed_in_turn, seal_or_die

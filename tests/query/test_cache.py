@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from strongroom.archive.contents import Contents
-from strongroom.archive.encryption import Encryption
-from strongroom.archive.envelope import FileFacts
+from strongroom.archive.encryption.contents import Contents
+from strongroom.archive.encryption.encryption import Encryption
+from strongroom.archive.encryption.envelope import FileFacts
 from strongroom.archive.stores import DirectoryStore
-from strongroom.query import cache
-from strongroom.query.cache import Check, SegmentCache
-from strongroom.query.catalog import Catalog
 from strongroom.query.errors import IntegrityFailure
-from strongroom.query.segments import Segment
+from strongroom.query.holdings import cache
+from strongroom.query.holdings.cache import Check, SegmentCache
+from strongroom.query.holdings.catalog import Catalog
+from strongroom.query.holdings.segments import Segment
 
 from .conftest import Archive
 
@@ -132,7 +132,7 @@ def test_a_copy_another_process_holds_stays_until_that_process_is_gone(
 HOLDER = """
 import sys, time
 from pathlib import Path
-from strongroom.query.shelf import Shelf
+from strongroom.query.holdings.shelf import Shelf
 with Shelf(Path(sys.argv[1]), int(sys.argv[3])).holding([sys.argv[2]]):
     print("held", flush=True)
     sys.stdin.read()

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from strongroom.query.catalog import Catalog
-from strongroom.query.segments import Segment, SegmentTable, bits_of, numbers_of
+from strongroom.query.holdings.catalog import Catalog
+from strongroom.query.holdings.segments import Segment, SegmentTable, bits_of, numbers_of
 
 from .conftest import Archive
 

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strongroom.archive.errors import FormatError, ObjectMissing
-from strongroom.query import timeline
-from strongroom.query.counts import HourlyCounts
 from strongroom.query.errors import CursorInvalid, ParameterInvalid
-from strongroom.query.prepared import Parameter, prepare
-from strongroom.query.search import Cursor, Filters, read_cursor
+from strongroom.query.questions import timeline
+from strongroom.query.questions.counts import HourlyCounts
+from strongroom.query.questions.prepared import Parameter, prepare
+from strongroom.query.questions.search import Cursor, Filters, read_cursor
 from tests.query.conftest import Archive
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -8,8 +8,8 @@ import duckdb
 import pytest
 
 from strongroom.query.errors import QueryError, QueryInvalid, QueryRefused
-from strongroom.query.functions import FUNCTIONS, TABLE_FUNCTIONS
-from strongroom.query.guard import check
+from strongroom.query.process.functions import FUNCTIONS, TABLE_FUNCTIONS
+from strongroom.query.process.guard import check
 
 VIEWS = ["cloudtrail", "vpcflow", "events"]
 

@@ -11,8 +11,8 @@ import pytest
 
 from strongroom.query.engine import QueryEngine
 from strongroom.query.errors import IntegrityFailure, QueryInvalid, QueryTooLarge
+from strongroom.query.holdings.narrowing import Narrowing
 from strongroom.query.limits import QueryLimits
-from strongroom.query.narrowing import Narrowing
 
 from .conftest import APP, EMPTY, FLOW, LIMITS, Archive, Bench
 

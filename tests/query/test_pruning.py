@@ -17,12 +17,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from strongroom.archive.segment import UNIVERSAL
-from strongroom.query import guard, index, mentions, setup, where
-from strongroom.query.index import EntityIndex
-from strongroom.query.narrowing import Narrowing
+from strongroom.query.holdings import index
+from strongroom.query.holdings.index import EntityIndex
+from strongroom.query.holdings.narrowing import Narrowing
+from strongroom.query.holdings.pruning import Carrier, Pruner, carried
+from strongroom.query.holdings.segments import Segment, SegmentTable, bits_of, numbers_of
 from strongroom.query.normalised import NormalisedPart, NormalisedView, sources_read
-from strongroom.query.pruning import Carrier, Pruner, carried
-from strongroom.query.segments import Segment, SegmentTable, bits_of, numbers_of
+from strongroom.query.process import guard, mentions, setup, where
 from strongroom.query.views import Files, ViewSource, sources_of, view_names
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

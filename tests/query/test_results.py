@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from strongroom.query import convert, frames, worker
+from strongroom.query.process import convert, frames, worker
 from strongroom.query.results import unique
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from strongroom.query import sandbox
-from strongroom.query.pool import library_folders
+from strongroom.query.process import sandbox
+from strongroom.query.process.pool import library_folders
 
 from .conftest import Bench
 
@@ -24,7 +24,7 @@ PROBE = """
 import json, os, signal, socket, subprocess, sys, threading
 from pathlib import Path
 import duckdb, pyarrow, pyarrow.parquet
-from strongroom.query import sandbox
+from strongroom.query.process import sandbox
 
 readable, parent = [Path(path) for path in json.loads(sys.argv[1])], int(sys.argv[2])
 status = sandbox.enter(readable=readable, memory_bytes=1 << 30, parent=parent)

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from strongroom.archive.retention import Rule
+from strongroom.archive.retention.rules import Rule
 from strongroom.archive.stores.s3 import S3Store
-from strongroom.service import bucket, bucket_policy, canary
-from strongroom.service.bucket import Wanted
-from strongroom.service.bucket_policy import Perimeter
-from strongroom.service.canary import Trial
+from strongroom.service.checking import canary
+from strongroom.service.checking.canary import Trial
+from strongroom.service.keeping import bucket, bucket_policy
+from strongroom.service.keeping.bucket import Wanted
+from strongroom.service.keeping.bucket_policy import Perimeter
 from tests.buckets import S3
 from tests.service.conftest import strongroom
 

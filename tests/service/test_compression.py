@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 import zstandard
 
-from strongroom.service.compression import coding_of, compressed
+from strongroom.service.answers.compression import coding_of, compressed
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from strongroom.archive import envelope
+from strongroom.archive.encryption import envelope
+from strongroom.archive.encryption.wrapping import LocalWrapper, WrappingKeys
 from strongroom.archive.entry import Draft, ObjectRef
 from strongroom.archive.log import Log
 from strongroom.archive.stores import DirectoryStore
-from strongroom.archive.wrapping import LocalWrapper, WrappingKeys
 from tests.buckets import REGION, S3
 from tests.service.conftest import SAMPLES, Done, strongroom
 from tests.service.test_evidence import standalone

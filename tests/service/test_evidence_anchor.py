@@ -12,10 +12,10 @@ from strongroom.archive import evidence, keys, layout, note, policy, timestamps
 from strongroom.archive.errors import FormatError, ObjectMissing
 from strongroom.archive.note import KeyType
 from strongroom.archive.policy import Policy
-from strongroom.service import bundling
-from strongroom.service.bundling import Excerpt, Job
 from strongroom.service.errors import EvidenceTooLarge, NoAddresses, NotSignedYet
-from strongroom.service.evidence import Addresses, anchor
+from strongroom.service.proving import bundling
+from strongroom.service.proving.bundling import Excerpt, Job
+from strongroom.service.proving.evidence import Addresses, anchor
 from tests.archive.conftest import NOW, Archive
 from tests.archive.test_timestamps import Authority
 

@@ -9,10 +9,10 @@ from contextlib import ExitStack
 import pytest
 
 from strongroom.service.acts import Act
-from strongroom.service.credentials import token_in
 from strongroom.service.errors import LimitReached
-from strongroom.service.fairness import Fairness, TokenLimits
-from strongroom.service.refusals import MAX_KINDS, Kind, Refusals
+from strongroom.service.receiving.credentials import token_in
+from strongroom.service.receiving.fairness import Fairness, TokenLimits
+from strongroom.service.receiving.refusals import MAX_KINDS, Kind, Refusals
 
 LIMITS = TokenLimits(requests_per_second=10, bytes_per_second=1000, uploads=2, memory_bytes=500, spool_bytes=800)
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from strongroom.archive import layout
-from strongroom.archive.retention import Promise, Retention
+from strongroom.archive.retention.rules import Promise, Retention
 from strongroom.archive.stores.s3 import S3Store
 from tests.buckets import S3
 from tests.service.conftest import QUIET, SAMPLES, Service, make_tokens, start_service, strongroom

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from strongroom.service.answers.jobs import Job, Jobs
 from strongroom.service.errors import UnknownJob
-from strongroom.service.jobs import Job, Jobs
 from tests.service.conftest import QUIET, Service, make_tokens, start_service
 
 ENDLESS = "SELECT count(*) FROM range(1000000) a, range(1000000) b WHERE hash(a.range, b.range) = 7"

@@ -15,7 +15,6 @@ import pytest
 
 from strongroom.archive import keys, policy
 from strongroom.archive.errors import KeyUnusable, ObjectExists, SignerRefused, StoreUnavailable
-from strongroom.archive.findings import Report
 from strongroom.archive.keyring import Keyring
 from strongroom.archive.log import Log
 from strongroom.archive.note import KeyType, VerifierKey
@@ -23,7 +22,8 @@ from strongroom.archive.policy import Policy
 from strongroom.archive.signer import Signer
 from strongroom.archive.stores import DirectoryStore
 from strongroom.archive.trust import Trust
-from strongroom.archive.verify import verify
+from strongroom.archive.verification.findings import Report
+from strongroom.archive.verification.verify import verify
 from strongroom.service import key_change, log_keys
 from strongroom.service.errors import StateUnusable
 from strongroom.service.key_change import Wish

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from strongroom.archive import merkle, note
 from strongroom.archive.entry import decode
+from strongroom.service.checking.verification import read_trust
 from strongroom.service.state import StateFolder
-from strongroom.service.verification import read_trust
 from tests.service.conftest import Service
 from tests.service.test_ingest import push
 

@@ -14,7 +14,7 @@ import pytest
 from strongroom.ingest.ocsf import CLASSES
 from strongroom.ingest.sources import SOURCES, recognise
 from strongroom.query import normalised
-from strongroom.service.views import ocsf_views
+from strongroom.service.answers.views import ocsf_views
 from tests.ingest.samples import SAMPLES, body, files
 from tests.service.conftest import Service
 from tests.service.test_ingest import push

@@ -13,10 +13,10 @@ import httpx
 import pytest
 
 from strongroom.ingest.intake import Accepted
-from strongroom.service import reception
 from strongroom.service.app import create_app
-from strongroom.service.connections import ABORT
 from strongroom.service.node import Node
+from strongroom.service.receiving import reception
+from strongroom.service.receiving.connections import ABORT
 from strongroom.service.routes.push import elastic
 from strongroom.service.settings import load
 from tests.pushed import captured

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from strongroom.archive.entry import Draft, place
-from strongroom.service.claims import Claims
-from strongroom.service.cron import Cron
-from strongroom.service.schedule import overdue
+from strongroom.service.checking.claims import Claims
+from strongroom.service.checking.cron import Cron
+from strongroom.service.checking.schedule import overdue
 
 NOW = datetime(2026, 11, 24, 12, 2, tzinfo=UTC)
 DUE = "2026-11-24T12:00:00.000000Z"

@@ -14,14 +14,14 @@ import pytest
 
 from strongroom.archive.log import Log
 from strongroom.archive.stores import DirectoryStore
-from strongroom.ingest.cloudtrail_keys import pem
-from strongroom.ingest.digests import PublicKey
-from strongroom.service import attestations
+from strongroom.ingest.trails.cloudtrail_keys import pem
+from strongroom.ingest.trails.digests import PublicKey
 from strongroom.service.alerts.alert import Alert
 from strongroom.service.alerts.dispatch import Alerts
+from strongroom.service.checking import attestations
+from strongroom.service.checking.source_watch import SourceWatch
 from strongroom.service.node import ArchiveWriter, intake_limits
 from strongroom.service.settings import load
-from strongroom.service.source_watch import SourceWatch
 from tests.ingest.test_digests import copied, name
 from tests.ingest.trails import DER, FINGERPRINT, KEY, START, Trail, a_day, sign
 from tests.service.conftest import strongroom

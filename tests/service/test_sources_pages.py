@@ -10,9 +10,10 @@ import pytest
 
 from strongroom.ingest.ocsf import CLASSES
 from strongroom.ingest.sources import SOURCES
-from strongroom.query import guard, normalised, views
+from strongroom.query import normalised, views
+from strongroom.query.process import guard
 from strongroom.query.views import sql_type
-from strongroom.service.views import ocsf_views, source_views
+from strongroom.service.answers.views import ocsf_views, source_views
 from tests.service.conftest import REPOSITORY
 from tests.service.test_pages import page, rows
 

@@ -20,9 +20,9 @@ from strongroom.archive.policy import Policy
 from strongroom.archive.signer import Signer
 from strongroom.archive.stores import DirectoryStore
 from strongroom.archive.trust import Trust
-from strongroom.archive.verify import verify
+from strongroom.archive.verification.verify import verify
 from strongroom.service.errors import TimestampRefused
-from strongroom.service.timestamping import Timestamping
+from strongroom.service.proving.timestamping import Timestamping
 from tests.archive.conftest import NOW, ORIGIN
 from tests.archive.test_timestamps import Authority
 
@@ -141,7 +141,7 @@ async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
 def test_an_authority_that_is_down_is_counted_and_asked_again(
     tmp_path: Path, tsa: Tsa, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("strongroom.service.timestamping._FIRST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr("strongroom.service.proving.timestamping._FIRST_PAUSE_SECONDS", 0.05)
     growing = Growing(tmp_path)
     tsa.spoil = lambda reply: (503, b"")
     stamping = Timestamping(growing.store, growing.log, tsa.url, tsa.authority.roots, 0.2)

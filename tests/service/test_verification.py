@@ -10,8 +10,8 @@ import pytest
 
 from strongroom.archive import canonical
 from strongroom.archive.entry import ObjectRef
-from strongroom.service import report_page
-from strongroom.service.reports import Filed, document
+from strongroom.service.checking import report_page
+from strongroom.service.checking.reports import Filed, document
 from tests.service.conftest import Service, strongroom
 
 

@@ -30,7 +30,7 @@ from strongroom.archive.signer import Signer
 from strongroom.archive.stores.s3 import S3Store
 from strongroom.archive.stores.s3client import S3Options
 from strongroom.archive.trust import Trust, recall, remember
-from strongroom.archive.verify import verify
+from strongroom.archive.verification.verify import verify
 from strongroom.ingest import intake as intake_module
 from strongroom.ingest.cuts import Cut
 from strongroom.ingest.diskless import BucketRules

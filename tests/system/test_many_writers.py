@@ -30,7 +30,7 @@ from strongroom.archive.log import Log
 from strongroom.archive.policy import Policy
 from strongroom.archive.stores.copies import local_file
 from strongroom.archive.trust import Trust
-from strongroom.archive.verify import verify
+from strongroom.archive.verification.verify import verify
 from strongroom.ingest.batches import ELSEWHERE
 from tests import buckets
 from tests.faults import FaultProxy, Odds

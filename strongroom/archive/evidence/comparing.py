@@ -23,11 +23,11 @@ from strongroom.archive.errors import FormatError, ObjectMissing
 from strongroom.archive.evidence import layout as bundle_layout
 from strongroom.archive.evidence.package import opened
 from strongroom.archive.evidence.record import RecordProof
-from strongroom.archive.findings import Finding
 from strongroom.archive.log import read_identity
 from strongroom.archive.merkle import Tree, leaf_hash
 from strongroom.archive.note import Checkpoint
 from strongroom.archive.stores.store import ObjectStore
+from strongroom.archive.verification.findings import Finding
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from strongroom.archive import aws
 from strongroom.archive.errors import ObjectExists, ObjectMissing, StoreRefused, StoreUnavailable
-from strongroom.archive.retention import Retention
+from strongroom.archive.retention.rules import Retention
 
 LockMode = Literal["", "GOVERNANCE", "COMPLIANCE"]
 MIB = 1 << 20

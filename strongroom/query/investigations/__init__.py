@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from strongroom.query.errors import InvestigationUnknown
-from strongroom.query.prepared import Parameter, Prepared, parameters_of, prepare
+from strongroom.query.questions.prepared import Parameter, Prepared, parameters_of, prepare
 
 ADDRESS_COLUMNS = {
     "_segment": "address of the record, or of the first (largest) of those the row sums up",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from strongroom.query.investigations import ADDRESS_COLUMNS, Investigation, library
-from strongroom.query.prepared import parameters_of
+from strongroom.query.questions.prepared import parameters_of
 
 _HEAD = """# Ready investigations
 

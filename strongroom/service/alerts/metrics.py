@@ -18,9 +18,9 @@ from typing import get_args
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from strongroom.archive.findings import Verdict
+from strongroom.archive.verification.findings import Verdict
 from strongroom.service.alerts.dispatch import Alerts
-from strongroom.service.runs import Run
+from strongroom.service.checking.runs import Run
 
 
 class VerificationMetrics(Collector):

@@ -1,7 +1,7 @@
 """Evidence out: the proof of one record, and bundles of many, for people who don't trust this service.
 
 Both are acts: recorded before anything is disclosed, and a bundle's act is sealed before the bundle is made
-(service/exporting.py).
+(service/proving/exporting.py).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import Response, StreamingResponse
 
 from strongroom.service.auth import Requires
-from strongroom.service.evidence import Question, Selection, named, selected
-from strongroom.service.exporting import Bundle, Proof
+from strongroom.service.proving.evidence import Question, Selection, named, selected
+from strongroom.service.proving.exporting import Bundle, Proof
 from strongroom.service.routes.answers import act_of, node_of
 from strongroom.service.tokens import Principal
 

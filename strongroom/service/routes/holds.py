@@ -12,9 +12,9 @@ import msgspec
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from strongroom.archive.orders import Case
+from strongroom.archive.retention.orders import Case
 from strongroom.service.auth import Requires
-from strongroom.service.holding import SEGMENTS, Given
+from strongroom.service.keeping.holding import SEGMENTS, Given
 from strongroom.service.routes.answers import Json, act_of, node_of
 from strongroom.service.tokens import Principal
 

@@ -16,7 +16,7 @@ from strongroom.ingest.errors import UnknownBatch
 from strongroom.ingest.intake import BatchState
 from strongroom.service.auth import Pushes, Requires
 from strongroom.service.node import Node
-from strongroom.service.reception import must_be_allowed, receiving
+from strongroom.service.receiving.reception import must_be_allowed, receiving
 from strongroom.service.routes.answers import Json, act_of, node_of
 from strongroom.service.routes.speaking import as_problem, speaking
 from strongroom.service.tokens import Principal

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from strongroom.query.investigations import investigation, library
-from strongroom.service import answering
-from strongroom.service.answering import Asker, Asking
+from strongroom.service.answers import answering
+from strongroom.service.answers.answering import Asker, Asking
 from strongroom.service.routes.answers import Json, node_of
 from strongroom.service.routes.query import MAY_ASK, AcceptHeader
 from strongroom.service.tokens import Principal

@@ -1,4 +1,4 @@
-"""Jobs: questions asked now and fetched later (service/jobs.py)."""
+"""Jobs: questions asked now and fetched later (service/answers/jobs.py)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.responses import FileResponse, Response
 
-from strongroom.query import convert, results
+from strongroom.query import results
 from strongroom.query.engine import Answer
 from strongroom.query.investigations import investigation
-from strongroom.query.prepared import Prepared
-from strongroom.service import answering
-from strongroom.service.answering import Asker, Asking
-from strongroom.service.jobs import Job
+from strongroom.query.process import convert
+from strongroom.query.questions.prepared import Prepared
+from strongroom.service.answers import answering
+from strongroom.service.answers.answering import Asker, Asking
+from strongroom.service.answers.jobs import Job
 from strongroom.service.node import Node
 from strongroom.service.routes.answers import Json, act_of, node_of
 from strongroom.service.routes.query import MAY_ASK, AcceptHeader

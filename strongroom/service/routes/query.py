@@ -1,4 +1,4 @@
-"""Questions in SQL over the sealed records, on a snapshot that the answer names (service/answering.py)."""
+"""Questions in SQL over the sealed records, on a snapshot that the answer names (service/answers/answering.py)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from strongroom.ingest import receipts
-from strongroom.query.prepared import Prepared
-from strongroom.service import answering
-from strongroom.service.answering import Asker, Asking
+from strongroom.query.questions.prepared import Prepared
+from strongroom.service.answers import answering
+from strongroom.service.answers.answering import Asker, Asking
 from strongroom.service.auth import Requires
 from strongroom.service.errors import NotSealedYet
 from strongroom.service.node import Node

@@ -13,7 +13,7 @@ from strongroom.ingest import receipts
 from strongroom.ingest.errors import ReceiptInvalid, UnknownBatch
 from strongroom.service.auth import Requires
 from strongroom.service.errors import Forbidden
-from strongroom.service.promises import Standing
+from strongroom.service.proving.promises import Standing
 from strongroom.service.routes.answers import Json, node_of
 from strongroom.service.tokens import Principal
 

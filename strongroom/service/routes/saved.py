@@ -1,4 +1,4 @@
-"""Saved questions: keeping, sharing and asking them (service/saved.py)."""
+"""Saved questions: keeping, sharing and asking them (service/answers/saved.py)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from strongroom.query.prepared import Parameter, parameters_of
-from strongroom.service import answering
-from strongroom.service.answering import Asker, Asking
+from strongroom.query.questions.prepared import Parameter, parameters_of
+from strongroom.service.answers import answering
+from strongroom.service.answers.answering import Asker, Asking
+from strongroom.service.answers.saved import Saved
 from strongroom.service.routes.answers import Json, act_of, node_of
 from strongroom.service.routes.investigations import Blanks
 from strongroom.service.routes.query import MAY_ASK, AcceptHeader
-from strongroom.service.saved import Saved
 from strongroom.service.tokens import Principal
 
 router = APIRouter(tags=["saved questions"])

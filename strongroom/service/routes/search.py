@@ -1,7 +1,8 @@
 """Finding without SQL: search, timelines, and everything about one entity.
 
-Each is one question to the engine (query/search.py, timeline.py, pivots.py), recorded and answered like any other
-(service/answering.py). JSON comes in pages with a cursor; the other formats come as one stream, up to `limit`.
+Each is one question to the engine (query/questions/search.py, timeline.py, pivots.py), recorded and answered like any
+other (service/answers/answering.py). JSON comes in pages with a cursor; the other formats come as one stream, up to
+`limit`.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Query, Request
 from starlette.responses import Response
 
-from strongroom.query import pivots, search, timeline
-from strongroom.query.narrowing import KINDS
-from strongroom.query.prepared import moment
-from strongroom.query.search import Cursor, Filters
-from strongroom.query.timeline import Bucket, By
+from strongroom.query.holdings.narrowing import KINDS
+from strongroom.query.questions import pivots, search, timeline
+from strongroom.query.questions.prepared import moment
+from strongroom.query.questions.search import Cursor, Filters
+from strongroom.query.questions.timeline import Bucket, By
 from strongroom.query.views import MARK, ViewSource
-from strongroom.service import answering
-from strongroom.service.answering import Asker, Asking
+from strongroom.service.answers import answering
+from strongroom.service.answers.answering import Asker, Asking
 from strongroom.service.node import Node
 from strongroom.service.routes.answers import Json, node_of
 from strongroom.service.routes.query import MAY_ASK, AcceptHeader

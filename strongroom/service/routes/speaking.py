@@ -23,7 +23,7 @@ from strongroom.archive.errors import StrongroomError
 from strongroom.ingest.protocols import Reply
 from strongroom.service import problems
 from strongroom.service.errors import LimitReached, TokenMissing
-from strongroom.service.refusals import Kind, Refusals
+from strongroom.service.receiving.refusals import Kind, Refusals
 from strongroom.service.routes.answers import address_of
 from strongroom.service.tokens import Principal
 

@@ -15,8 +15,8 @@ from starlette.responses import PlainTextResponse, Response
 from strongroom.archive import tiles
 from strongroom.archive.errors import ObjectMissing
 from strongroom.service.auth import Requires
-from strongroom.service.cosigning import MAX_COSIGNATURE_BYTES
 from strongroom.service.errors import NoSuchProof
+from strongroom.service.proving.cosigning import MAX_COSIGNATURE_BYTES
 from strongroom.service.routes.answers import Json, node_of
 
 router = APIRouter(prefix="/tlog", tags=["tile log"])

@@ -14,14 +14,14 @@ from starlette.responses import HTMLResponse, Response
 
 from strongroom.archive import canonical
 from strongroom.archive.errors import ObjectMissing
-from strongroom.archive.findings import Level
-from strongroom.service import report_page
+from strongroom.archive.verification.findings import Level
 from strongroom.service.acts import act
 from strongroom.service.auth import Requires
+from strongroom.service.checking import report_page
+from strongroom.service.checking.runs import Run
 from strongroom.service.errors import VerificationError
 from strongroom.service.node import Node
 from strongroom.service.routes.answers import Json, address_of, node_of
-from strongroom.service.runs import Run
 from strongroom.service.tokens import Principal
 
 router = APIRouter(tags=["verification"])

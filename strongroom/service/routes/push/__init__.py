@@ -1,4 +1,4 @@
-"""The routes of the push protocols, a module each: thin, over ingest/protocols/ and service/reception.py."""
+"""The routes of the push protocols, a module each: thin, over ingest/protocols/ and service/receiving/reception.py."""
 
 from __future__ import annotations
 

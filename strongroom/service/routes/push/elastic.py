@@ -14,8 +14,8 @@ from strongroom.ingest.decode import coding_named, coding_of, decode_whole
 from strongroom.ingest.errors import DeliveryRefused
 from strongroom.ingest.protocols import Reply, elastic
 from strongroom.service.auth import Pushes
-from strongroom.service.connections import ABORT
-from strongroom.service.reception import destination, receiving
+from strongroom.service.receiving.connections import ABORT
+from strongroom.service.receiving.reception import destination, receiving
 from strongroom.service.routes.answers import node_of
 from strongroom.service.routes.speaking import Refusal, response, speaking
 from strongroom.service.tokens import Principal

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from strongroom.ingest.protocols import Delivery, eventbridge
 from strongroom.service.auth import Pushes
-from strongroom.service.reception import must_be_allowed, receiving
+from strongroom.service.receiving.reception import must_be_allowed, receiving
 from strongroom.service.routes.speaking import Refusal, response, speaking
 from strongroom.service.tokens import Principal
 

@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from strongroom.ingest.decode import coding_named, decode_whole
 from strongroom.ingest.protocols import firehose
 from strongroom.service.auth import Pushes
-from strongroom.service.reception import must_be_allowed, receiving
+from strongroom.service.receiving.reception import must_be_allowed, receiving
 from strongroom.service.routes.answers import node_of
 from strongroom.service.routes.speaking import Refusal, response, speaking
 from strongroom.service.tokens import Principal

@@ -12,7 +12,7 @@ from strongroom.ingest.intake import Accepted
 from strongroom.ingest.protocols import hec
 from strongroom.service.auth import Pushes
 from strongroom.service.node import Node
-from strongroom.service.reception import destination, destination_of_lines, receiving
+from strongroom.service.receiving.reception import destination, destination_of_lines, receiving
 from strongroom.service.routes.answers import node_of
 from strongroom.service.routes.speaking import Refusal, response, speaking
 from strongroom.service.tokens import Principal

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from strongroom.ingest.protocols import Delivery, journal
 from strongroom.service.auth import Pushes
-from strongroom.service.reception import destination, receiving
+from strongroom.service.receiving.reception import destination, receiving
 from strongroom.service.routes.answers import node_of
 from strongroom.service.routes.speaking import Refusal, response, speaking
 from strongroom.service.tokens import Principal

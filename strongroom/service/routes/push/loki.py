@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from strongroom.ingest.protocols import loki
 from strongroom.service.auth import Pushes
-from strongroom.service.reception import destination, receiving
+from strongroom.service.receiving.reception import destination, receiving
 from strongroom.service.routes.speaking import Refusal, response, speaking
 from strongroom.service.tokens import Principal
 

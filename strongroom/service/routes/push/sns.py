@@ -10,8 +10,8 @@ from fastapi import APIRouter, Depends, Request, Response
 from strongroom.ingest.errors import SignatureRefused
 from strongroom.ingest.protocols import Delivery, sns
 from strongroom.service.auth import Pushes
-from strongroom.service.fetching import Fetch
-from strongroom.service.reception import destination, receiving
+from strongroom.service.receiving.fetching import Fetch
+from strongroom.service.receiving.reception import destination, receiving
 from strongroom.service.routes.answers import node_of
 from strongroom.service.routes.speaking import Refusal, response, speaking
 from strongroom.service.tokens import Principal

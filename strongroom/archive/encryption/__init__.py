@@ -1,0 +1,1 @@
+"""Encryption before objects leave the writer: envelopes, data keys, who wraps them, and how contents are read."""

@@ -1,0 +1,1 @@
+"""Verification: what can be found to be wrong, level by level, against the verifier's own trust."""

@@ -1,0 +1,1 @@
+"""CloudTrail's own evidence: signed digests, read, checked and held against what was sealed."""

@@ -1,0 +1,361 @@
+"""The process that runs SQL of strangers: `python -m strongroom.query.process.worker <settings>`, started by pool.py.
+
+Order matters. Everything is imported, then the operating system's walls go up (sandbox.py), and only then is anything
+of a query read. Each query gets a new in-memory database of its own, opened before it is needed:
+
+1. Ask: the statement check (guard.py) answers which views the statement names, and which of their rows (where.py).
+2. Grant: DuckDB is given exactly the files of this query, loses access to all others, and its configuration is locked;
+   the views are made, with the columns that the statement mentions; only now does it meet the database itself.
+3. The answer streams in frames; writing blocks when the server does not read, so a slow reader slows the query, not
+   the memory. Row and byte limits cut here and say so.
+
+The database is thrown away after each query. The process is too, when anything unusual happened: the server kills it
+and starts another. It does not watch its own time: that is the server's task (pool.py), which needs nobody's
+cooperation; a limit on processor time in the kernel stands behind the server.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import duckdb
+import msgspec
+import pyarrow as pa
+import pyarrow.ipc
+
+from strongroom.query import results
+from strongroom.query.errors import Position, QueryError
+from strongroom.query.holdings import index
+from strongroom.query.process import frames, guard, mentions, sandbox, where
+
+PREPARED = 2
+"""Databases kept ready: opening one takes longer than a small question, and is done while nobody asks."""
+BATCH_ROWS = 2048
+PIECE_BYTES = 256 << 10
+SLICE_BYTES = 1 << 20
+# What has no form in JSON, CSV or Parquet, and what Arrow's readers do not know.
+_TEXT_ONLY = frozenset({"interval", "time with time zone", "bit", "bignum", "variant", "union", "geometry", "time_ns"})
+_TEXT_IN_ARROW = _TEXT_ONLY - {"interval", "union"}
+_EXPLAIN = "EXPLAIN "
+_AT_BINDING = (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException)
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """What the server tells the process on its command line, as JSON."""
+
+    readable: list[str]
+    memory_bytes: int
+    threads: int
+    sql_bytes: int
+    parent: int
+
+
+def main() -> None:
+    """Serve queries until the pipe closes."""
+    settings = msgspec.json.decode(sys.argv[1], type=Settings)
+    incoming, outgoing = _take_pipes()
+    try:
+        status = sandbox.enter(
+            readable=[Path(path) for path in settings.readable],
+            memory_bytes=2 * settings.memory_bytes + (256 << 20),
+            parent=settings.parent,
+        )
+        prepared = [open_database(settings)]
+    except (sandbox.SandboxError, duckdb.Error) as error:
+        _send(outgoing, frames.Failure("query-failed", f"{type(error).__name__}: {error}"))
+        return
+    sys.setrecursionlimit(10_000)  # syntax trees are deep; DuckDB refuses them beyond 1,000 levels
+    _send(outgoing, frames.Ready(status))
+    fit = True
+    while fit:
+        while len(prepared) < PREPARED and (not prepared or not select.select([incoming], [], [], 0)[0]):
+            prepared.append(open_database(settings))
+        request = _receive(incoming)
+        if request is None:
+            return
+        with prepared.pop() as database:
+            if isinstance(request, frames.Ask):
+                fit = _serve(request, database, incoming, outgoing, settings)
+            else:
+                fit = isinstance(request, frames.Index) and _index(request, database, outgoing)
+
+
+def _serve(
+    ask: frames.Ask,
+    database: duckdb.DuckDBPyConnection,
+    incoming: BinaryIO,
+    outgoing: BinaryIO,
+    settings: Settings,
+) -> bool:
+    """One query. Returns whether this process may serve another."""
+    sandbox.allow_processor_seconds(ask.cpu_seconds)
+    try:
+        checked = guard.check(ask.sql, ask.views, database, max_bytes=settings.sql_bytes)
+        wanted = where.conditions(checked.tree, checked.views, where.Constants(ask.parameters, database))
+        mentioned = mentions.columns(checked.tree)
+        columns = None if mentioned is None else sorted(mentioned)
+        _send(outgoing, frames.Tables(sorted(checked.views), wanted, columns))
+        grant = _receive(incoming)
+        if not isinstance(grant, frames.Grant):
+            return isinstance(grant, frames.Drop)
+        _prepare(database, grant)
+
+        def widen() -> bool:
+            """Make the views anew, with all columns, if they have not all."""
+            if columns is None:
+                return False
+            _send(outgoing, frames.Widen())
+            wider = _receive(incoming)
+            for statement in wider.setup if isinstance(wider, frames.Grant) else []:
+                database.execute(statement)
+            return True
+
+        for reply in answer(ask, checked.sql, database, widen):
+            _send(outgoing, reply)
+    except QueryError as error:
+        offset = error.position.offset if error.position else -1
+        _send(outgoing, frames.Failure(error.code, error.message, error.hint, offset))
+    except (MemoryError, pa.ArrowMemoryError):
+        _send(outgoing, frames.Failure("query-memory", "the query needed more memory than it may have"))
+        return False
+    except (duckdb.Error, pa.ArrowException) as error:
+        failure = _failure(error, ask.sql)
+        _send(outgoing, failure)
+        return failure.kind in ("query-invalid", "query-refused")
+    return True
+
+
+def _index(request: frames.Index, database: duckdb.DuckDBPyConnection, outgoing: BinaryIO) -> bool:
+    """The entities in files. Returns whether this process may serve another request."""
+    sandbox.allow_processor_seconds(request.cpu_seconds)
+    try:
+        _confine(database, [path for path, _ in request.files])
+        words = b"".join(_words(database, path, number, request.kinds) for path, number in request.files)
+    except (duckdb.Error, pa.ArrowException, MemoryError) as error:
+        _send(outgoing, frames.Failure("query-failed", f"{type(error).__name__}: {error}"))
+        return False
+    _send(outgoing, frames.Words(words))
+    return True
+
+
+def _words(database: duckdb.DuckDBPyConnection, path: str, number: int, kinds: dict[str, list[str]]) -> bytes:
+    file = "read_parquet('" + path.replace("'", "''") + "', hive_partitioning = false)"
+    described = database.execute(f"DESCRIBE SELECT * FROM {file}").fetchall()  # noqa: S608
+    columns = {str(name): str(kind) for name, kind, *_ in described}
+    table = database.sql(index.words_sql(kinds, columns, file, number)).to_arrow_table()
+    return b"".join(
+        memoryview(chunk.buffers()[1]).cast("B")[8 * chunk.offset : 8 * (chunk.offset + len(chunk))]
+        for chunk in table.column(0).chunks
+        if len(chunk)
+    )
+
+
+def open_database(settings: Settings) -> duckdb.DuckDBPyConnection:
+    database = duckdb.connect(
+        ":memory:",
+        config={
+            "memory_limit": f"{settings.memory_bytes * 3 // 4 >> 20}MiB",
+            "threads": settings.threads,
+            "temp_directory": "",
+            "python_enable_replacements": False,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            "allow_community_extensions": False,
+            "allow_persistent_secrets": False,
+            "enable_external_file_cache": False,
+            "arrow_lossless_conversion": True,
+            "errors_as_json": True,
+        },
+    )
+    database.execute("SET TimeZone = 'UTC'")
+    return database
+
+
+def _prepare(database: duckdb.DuckDBPyConnection, grant: frames.Grant) -> None:
+    """Tables and views of this query, and nothing else in reach. Ends with the configuration locked."""
+    for name, stream in grant.tables.items():
+        table = pa.ipc.open_stream(stream).read_all()
+        database.register("_given", table)
+        database.execute(f'CREATE TABLE "{name}" AS SELECT * FROM _given')  # noqa: S608
+        database.unregister("_given")
+    _confine(database, grant.files)
+    for statement in grant.setup:
+        database.execute(statement)
+
+
+def _confine(database: duckdb.DuckDBPyConnection, files: list[str]) -> None:
+    """From now on these files can be read and nothing else, and no setting changes any more."""
+    listed = ", ".join("'" + path.replace("'", "''") + "'" for path in files)
+    database.execute(f"SET allowed_paths = [{listed}]")
+    database.execute("SET enable_external_access = false")
+    database.execute("SET lock_configuration = true")
+
+
+def answer(
+    ask: frames.Ask, sql: str, database: duckdb.DuckDBPyConnection, widen: Callable[[], bool]
+) -> Iterator[frames.Reply]:
+    """Begin, Data…, End. Begin is held back until there is a first piece, so that early failures come before it."""
+    relation = _bound(sql, ask.parameters or None, database, widen)
+    types = [str(kind) for kind in relation.types]
+    relation = _expressible(relation.limit(ask.rows + 1), ask.format)
+    encoder = results.encoder(ask.format)
+    pieces = _Pieces(frames.Begin(list(zip(results.unique(relation.columns), types, strict=True))))
+    with relation.to_arrow_reader(BATCH_ROWS) as reader:
+        names = results.unique(reader.schema.names)
+        schema = pa.schema([field.with_name(name) for field, name in zip(reader.schema, names, strict=True)])
+        yield from pieces.add(encoder.begin(schema, types, ask.snapshot))
+        rows, truncated = 0, ""
+        for batch in _slices(reader):
+            if rows + batch.num_rows > ask.rows:
+                batch, truncated = batch.slice(0, ask.rows - rows), "rows"
+            content = encoder.rows(batch) if batch.num_rows else b""
+            if pieces.total + len(content) > ask.bytes:
+                truncated = "bytes"
+                break
+            rows += batch.num_rows
+            yield from pieces.add(content)
+            if truncated:
+                break
+    yield from pieces.finish(encoder.end(rows, truncated))
+    yield frames.End(rows, truncated)
+
+
+def _bound(
+    sql: str,
+    parameters: list[Any] | dict[str, Any] | None,
+    database: duckdb.DuckDBPyConnection,
+    widen: Callable[[], bool],
+) -> duckdb.DuckDBPyRelation:
+    """The statement, bound to the views. Its errors come without their place in the text; EXPLAIN's have it."""
+    try:
+        return database.sql(sql, params=parameters)
+    except _AT_BINDING:
+        if widen():
+            return _bound(sql, parameters, database, lambda: False)
+        database.execute(_EXPLAIN + sql, parameters).fetchall()
+        raise
+
+
+class _Pieces:
+    """Gathers small encoded batches into pieces worth a frame."""
+
+    def __init__(self, begin: frames.Begin) -> None:
+        self._begin: frames.Begin | None = begin
+        self._buffer = bytearray()
+        self.total = 0
+
+    def add(self, content: bytes) -> Iterator[frames.Reply]:
+        self._buffer += content
+        self.total += len(content)
+        if len(self._buffer) >= PIECE_BYTES:
+            yield from self.finish(b"")
+
+    def finish(self, content: bytes) -> Iterator[frames.Reply]:
+        self._buffer += content
+        if self._begin is not None:
+            yield self._begin
+            self._begin = None
+        if self._buffer:
+            yield frames.Data(bytes(self._buffer))
+            self._buffer.clear()
+
+
+def _expressible(relation: duckdb.DuckDBPyRelation, format: str) -> duckdb.DuckDBPyRelation:
+    """The relation with columns cast to text (or HUGEINT to DECIMAL) where the format has no form for their type."""
+    text_only = _TEXT_IN_ARROW if format == "arrow" else _TEXT_ONLY
+    columns, changed = [], False
+    for number, (name, kind) in enumerate(zip(relation.columns, relation.types, strict=True), 1):
+        target = "VARCHAR" if _contains(kind, text_only) else None
+        if format in ("arrow", "parquet") and kind.id in ("hugeint", "uhugeint"):
+            target = "DECIMAL(38, 0)"
+        quoted = '"' + name.replace('"', '""') + '"'
+        columns.append(f"CAST(#{number} AS {target}) AS {quoted}" if target else f"#{number} AS {quoted}")
+        changed |= target is not None
+    return relation.project(", ".join(columns)) if changed else relation
+
+
+def _contains(kind: Any, ids: frozenset[str]) -> bool:
+    if kind.id in ids:
+        return True
+    if kind.id not in ("list", "array", "struct", "map"):
+        return False
+    children = [child for _, child in kind.children if not isinstance(child, int)]
+    return any(_contains(child, ids) for child in children)
+
+
+def _slices(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    """Batches of at most about SLICE_BYTES, so that limits cut finely and encoding takes little memory at once."""
+    for batch in reader:
+        step = max(1, min(batch.num_rows, batch.num_rows * SLICE_BYTES // max(batch.nbytes, 1)))
+        for start in range(0, batch.num_rows, step):
+            yield batch.slice(start, step)
+
+
+def _failure(error: Exception, sql: str) -> frames.Failure:
+    """DuckDB's error in the terms of errors.py."""
+    text = str(error)
+    message, offset = text.split("\n")[0], -1
+    hint = ""
+    if found := re.search(r"\{.*\}", text, re.DOTALL):
+        try:
+            parts = msgspec.json.decode(found[0], type=dict[str, str])
+            message, _, hint = parts.get("exception_message", text).partition("\n")
+            place = int(parts.get("position", -1)) - (len(_EXPLAIN) if isinstance(error, _AT_BINDING) else 0)
+            position = Position.at_byte(sql, place)
+            offset = position.offset if position else -1
+        except (msgspec.DecodeError, ValueError):
+            pass
+    kind = "query-invalid"
+    if isinstance(error, duckdb.OutOfMemoryException) or "Out of Memory" in text or "out of memory" in text:
+        kind = "query-memory"
+    elif isinstance(error, duckdb.PermissionException):
+        kind = "query-refused"
+    elif isinstance(error, duckdb.InterruptException):
+        kind = "query-timeout"
+    elif isinstance(error, duckdb.IOException | duckdb.InternalException | duckdb.FatalException):
+        kind = "query-failed"
+    return frames.Failure(kind, message, hint, offset)
+
+
+def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """The two pipes under numbers of their own: whatever a library prints goes to /dev/null, not into a frame."""
+    # Unbuffered, so that `select` sees what is not read yet.
+    incoming, outgoing = os.fdopen(os.dup(0), "rb", buffering=0), os.fdopen(os.dup(1), "wb", buffering=0)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nothing, descriptor)
+    os.close(nothing)
+    return incoming, outgoing
+
+
+def _receive(incoming: BinaryIO) -> frames.Request | None:
+    """The next message; None when the server closed the pipe."""
+    head = _read(incoming, frames.LENGTH_BYTES)
+    return frames.decode_request(_read(incoming, int.from_bytes(head))) if head else None
+
+
+def _read(incoming: BinaryIO, count: int) -> bytes:
+    """Exactly `count` bytes; none when the pipe ends before."""
+    content = bytearray()
+    while len(content) < count:
+        piece = incoming.read(min(count - len(content), 1 << 20))
+        if not piece:
+            return b""
+        content += piece
+    return bytes(content)
+
+
+def _send(outgoing: BinaryIO, reply: frames.Reply) -> None:
+    view = memoryview(frames.encode(reply))
+    while view:
+        view = view[outgoing.write(view) :]
+
+
+if __name__ == "__main__":
+    main()

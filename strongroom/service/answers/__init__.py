@@ -1,0 +1,1 @@
+"""From a question over HTTP to an answer: run, recorded, kept, compressed."""

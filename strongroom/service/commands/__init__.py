@@ -1,0 +1,1 @@
+"""The commands of `strongroom`, beside those in service/cli.py."""

@@ -1,0 +1,1 @@
+"""Where the archive lies and how it is locked: opening it, the bucket's settings, holds."""

@@ -1,0 +1,1 @@
+"""Statements to others: bundles, receipts kept, witnesses, timestamps."""
