@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from strongroom.ingest.errors import BodyTooLarge
 from strongroom.ingest.protocols import Reply
-from strongroom.ingest.sources.journal import entry_end
+from strongroom.ingest.sources.journal import advance
 
 PART_BYTES = 8 << 20
 _TEXT = "text/plain; charset=utf-8"
@@ -26,21 +26,22 @@ class Parts:
         self._part = part_bytes
         self._waiting = bytearray()
         self._whole = 0
+        self._seen = 0  # of the entry behind those: its whole fields are not looked at again
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
         """Take the next bytes; gives the batches that are complete. Raises BodyTooLarge."""
         self._waiting += chunk
         while len(self._waiting) >= self._part:
-            end, state = entry_end(self._waiting, self._whole)
+            self._seen, end, state = advance(self._waiting, self._seen)
             if state != "ended":
                 if len(self._waiting) - self._whole > self._limit:
                     raise BodyTooLarge(f"an entry passes {self._limit} bytes", hint="raise max_body_bytes")
                 return
-            self._whole = end
+            self._whole = self._seen = end
             if end >= self._part:
                 yield bytes(self._waiting[:end])
                 del self._waiting[:end]
-                self._whole = 0
+                self._whole = self._seen = 0
 
     def finish(self) -> bytes:
         """What is left at the end of the body."""

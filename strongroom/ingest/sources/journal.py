@@ -96,23 +96,30 @@ def entry_end(body: bytes | bytearray, at: int) -> tuple[int, Literal["ended", "
 
     What is broken goes as far as the body, because nothing tells where a binary value that is wrong would have ended.
     """
+    return advance(body, at)[1:]
+
+
+def advance(body: bytes | bytearray, at: int) -> tuple[int, int, Literal["ended", "open", "broken"]]:
+    """The same, and before it where the last whole field ends: who waits for more of the body goes on from there."""
     size = len(body)
     while at < size:
         stop = body.find(b"\n", at)
         if stop == at:
-            return at + 1, "ended"
+            return at, at + 1, "ended"
         line = body[at : size if stop < 0 else stop]
         if b"=" in line:
-            at = size if stop < 0 else stop + 1
+            if stop < 0:
+                break
+            at = stop + 1
             continue
         value = stop + 1 + _LENGTH_BYTES
         if stop < 0 or value > size:
-            return size, "broken"
-        at = value + int.from_bytes(body[stop + 1 : value], "little")
-        if at >= size or body[at] != ord("\n"):
-            return size, "broken"
-        at += 1
-    return size, "open"
+            return at, size, "broken"
+        end = value + int.from_bytes(body[stop + 1 : value], "little")
+        if end >= size or body[end] != ord("\n"):
+            return at, size, "broken"
+        at = end + 1
+    return at, size, "open"
 
 
 def _values(entry: bytes) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 import struct
+import time
 from contextlib import suppress
 
 import msgspec
@@ -214,6 +215,16 @@ def test_an_endless_entry_is_refused() -> None:
     parts = journal.Parts(1000, 100)
     with pytest.raises(BodyTooLarge):
         list(parts.feed(b"B\n" + (1 << 40).to_bytes(8, "little") + bytes(2000)))
+
+
+@pytest.mark.adversarial
+def test_an_entry_of_many_fields_costs_linear_time() -> None:
+    """Fields that came are not read again with each piece that follows them, which took 22 s."""
+    body = b"__CURSOR=1\n" + b"".join(b"FIELD_%d=%s\n" % (n, b"x" * 40) for n in range(100_000))
+    parts, started = journal.Parts(1 << 30, 1 << 20), time.process_time()
+    found = [part for at in range(0, len(body), 8192) for part in parts.feed(body[at : at + 8192])]
+    assert time.process_time() - started < 3
+    assert b"".join([*found, parts.finish()]) == body
 
 
 # -- whatever comes
