@@ -97,7 +97,7 @@ def newest_first(events: list[Hit]) -> list[tuple[str, int]]:
         ({"q": "no record has this text: ä☃"}, lambda e: False),
         ({"entity": "access_key:AKIANOBODY", "source": "vpcflow"}, lambda e: False),
     ],
-    ids=str,
+    ids=lambda value: "" if callable(value) else str(value),
 )  # fmt: skip
 def test_hits_are_those_that_match_newest_first(logs: Service, events: list[Hit], params: Any, keep: Any) -> None:
     hits = every(logs, **params, limit=1000)
