@@ -37,7 +37,7 @@ run: $(STAMP)
 	@$(BIN)/strongroom serve
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 # Tests that play with the archive's files skip themselves here.
 test-s3: $(STAMP)
