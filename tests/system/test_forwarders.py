@@ -218,6 +218,62 @@ def run_python(house: House, text: str, driver: str, background: Background) -> 
     return background(sys.executable, script)
 
 
+NODE_MODULES = os.environ.get("STRONGROOM_TEST_NODE_MODULES", "")
+NODE = pytest.mark.skipif(
+    shutil.which("node") is None or not Path(NODE_MODULES or "missing").is_dir(),
+    reason="node or the clients' packages (STRONGROOM_TEST_NODE_MODULES) are not there",
+)
+
+
+def run_node(house: House, text: str, driver: str, background: Background) -> subprocess.Popen[bytes]:
+    script = house.folder / "forwarder.cjs"
+    script.write_text(f"{text}\nconst RECORDS = {RECORDS};\n(async () => {{ {driver} }})();")
+    return background("node", script, NODE_PATH=NODE_MODULES)
+
+
+@NODE
+def test_opentelemetry_javascript(house: House, background: Background) -> None:
+    text = house.configuration("opentelemetry", "js", "otlp")
+    driver = """
+// The SDK gives a batch up after ten seconds; this application keeps it for longer.
+const once = (batch) => new Promise((done) => exporter.export(batch, (result) => done(result.code === 0)));
+const patient = { batch: [], onEmit(record) { this.batch.push(record); }, async forceFlush() {}, async shutdown() {} };
+const logger = new LoggerProvider({ processors: [patient] }).getLogger("test");
+for (let number = 0; number < RECORDS; number++) {
+  logger.emit({ body: "line " + String(number).padStart(7, "0"), severityNumber: 9 });
+  if (patient.batch.length === 500 || number === RECORDS - 1) {
+    while (!(await once(patient.batch))) await new Promise((later) => setTimeout(later, 200));
+    patient.batch = [];
+  }
+}
+"""
+    trouble = house.trouble("otlp", "body")
+    run_node(house, text, driver, background)
+    house.must_hold_all("OpenTelemetry JavaScript (OTLP, JSON)", "otlp", "body", trouble, once=False)
+
+
+@NODE
+def test_elasticsearch_javascript(house: House, background: Background) -> None:
+    text = house.configuration("elasticsearch", "js", "bulk")
+    driver = """
+for (let start = 0; start < RECORDS; start += 500) {
+  const operations = [];
+  for (let number = start; number < Math.min(start + 500, RECORDS); number++)
+    operations.push({ create: { _index: "logs" } }, { message: "line " + String(number).padStart(7, "0") });
+  for (;;) {
+    try {
+      if (!(await client.bulk({ operations })).errors) break;
+    } catch (error) {
+      await new Promise((later) => setTimeout(later, 300));
+    }
+  }
+}
+"""
+    trouble = house.trouble("bulk", "message")
+    run_node(house, text, driver, background)
+    house.must_hold_all("@elastic/elasticsearch bulk", "bulk", "message", trouble, once=False)
+
+
 def test_opentelemetry(house: House, background: Background) -> None:
     pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
     text = house.configuration("opentelemetry", "python", "otlp")
