@@ -32,10 +32,19 @@ from strongroom.service.commands import pull as pull_cli
 from strongroom.service.commands import search as search_cli
 from strongroom.service.commands import verify as verify_cli
 from strongroom.service.commands import witness as witness_cli
+from strongroom.service.commands.options import (
+    ArchiveOption,
+    AsOfOption,
+    ConfigOption,
+    FormatOption,
+    JsonOption,
+    LimitOption,
+    StateOption,
+)
+from strongroom.service.commands.outcome import conclude
 from strongroom.service.errors import Forbidden
 
-FINDINGS, FAILED, QUARANTINED = 1, 2, 3
-_SHOWN = 20
+FINDINGS, FAILED = 1, 2
 
 app = typer.Typer(
     name="strongroom",
@@ -53,13 +62,6 @@ app.add_typer(holds_cli.hold_app, name="hold")
 app.add_typer(holds_cli.retention_app, name="retention")
 
 screen = Console(soft_wrap=True)
-
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", envvar="STRONGROOM_CONFIG", help="TOML file with settings.")
-]
-ArchiveOption = Annotated[str | None, typer.Option("--archive", help="The archive: a folder, or s3://bucket/prefix.")]
-StateOption = Annotated[Path | None, typer.Option("--state", help="Folder of keys, tokens, spool, memory.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -109,12 +111,8 @@ def ingest(
             f"accepted, {summary.quarantined:,} quarantined; {summary.seconds:,.1f} s; "
             f"the log has {summary.log_size:,} entries"
         )
-    for item in summary.reasons[:_SHOWN]:
-        print(f"strongroom: refused {item['file']}: {item['reason']}", file=sys.stderr)
-    if summary.interrupted:
-        print("strongroom: stopped before the end; repeat it to go on", file=sys.stderr)
-    if not summary.clean:
-        raise typer.Exit(QUARANTINED)
+    refused = ((item["file"], item["reason"]) for item in summary.reasons)
+    conclude(refused, interrupted=summary.interrupted, clean=summary.clean)
 
 
 @app.command()
@@ -123,9 +121,9 @@ def query(
     parameters: Annotated[
         list[str] | None, typer.Option("--param", "-p", metavar="NAME=VALUE", help="Bind $NAME; may be repeated.")
     ] = None,
-    format: Annotated[Literal["table", "json", "ndjson", "csv"], typer.Option("--format", "-f")] = "table",
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Most rows.")] = None,
-    as_of: Annotated[int | None, typer.Option("--as-of", min=1, help="Tree size of an earlier snapshot.")] = None,
+    format: FormatOption = "table",
+    limit: LimitOption = None,
+    as_of: AsOfOption = None,
     config: ConfigOption = None,
     archive: ArchiveOption = None,
     state: StateOption = None,

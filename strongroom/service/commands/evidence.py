@@ -27,6 +27,7 @@ from strongroom.archive.log import Log
 from strongroom.archive.policy import Policy
 from strongroom.service import acts, settings
 from strongroom.service.commands.display import printable
+from strongroom.service.commands.options import ArchiveOption, ConfigOption, JsonOption, StateOption
 from strongroom.service.errors import NoAddresses, TrustMissing
 from strongroom.service.keeping.storage import open_archive, open_log
 from strongroom.service.proving.evidence import Question, Selection, anchor, custody, named, selected
@@ -39,12 +40,6 @@ app = typer.Typer(
     help="Records with their proofs: export, prove, verify, compare with the archive.", no_args_is_help=True
 )
 
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", envvar="STRONGROOM_CONFIG", help="TOML file with settings.")
-]
-ArchiveOption = Annotated[str | None, typer.Option("--archive", help="The archive: a folder, or s3://bucket/prefix.")]
-StateOption = Annotated[Path | None, typer.Option("--state", help="Folder of keys, tokens, spool, memory.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 PolicyOption = Annotated[
     Path | None,
     typer.Option("--policy", help="Policy file: the log's keys and witnesses. Default: the state folder's."),

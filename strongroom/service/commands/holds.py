@@ -19,6 +19,7 @@ from rich.table import Table
 
 from strongroom.service import acts, settings
 from strongroom.service.commands.display import printable
+from strongroom.service.commands.options import ArchiveOption, ConfigOption, JsonOption, StateOption
 from strongroom.service.errors import OrderRefused
 from strongroom.service.keeping.holding import SEGMENTS, Given, Holding
 
@@ -37,12 +38,6 @@ WhereOption = Annotated[
 ViewOption = Annotated[
     str, typer.Option("--view", help="`segments`, or a view of records: every segment with a match counts.")
 ]
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", envvar="STRONGROOM_CONFIG", help="TOML file with settings.")
-]
-ArchiveOption = Annotated[str | None, typer.Option("--archive", help="Folder of the archive, or s3://bucket/prefix.")]
-StateOption = Annotated[Path | None, typer.Option("--state", help="Folder of keys, tokens, spool, memory.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @hold_app.command("place")

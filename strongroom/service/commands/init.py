@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -23,6 +22,7 @@ from strongroom.archive.stores.s3 import S3Store
 from strongroom.service import settings
 from strongroom.service.checking import canary
 from strongroom.service.commands.display import printable
+from strongroom.service.commands.options import ConfigOption, JsonOption
 from strongroom.service.doctor import Result
 from strongroom.service.errors import SettingsInvalid
 from strongroom.service.keeping import bucket
@@ -55,10 +55,8 @@ def init(
         typer.Option("--break-glass", help="Only these ARNs may change the bucket's safeguards. Repeatable."),
     ] = None,
     only_policy: Annotated[bool, typer.Option("--policy", help="Print the bucket policy and nothing else.")] = False,
-    config: Annotated[
-        Path | None, typer.Option("--config", envvar="STRONGROOM_CONFIG", help="TOML file with settings.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Check a bucket for an archive, or make one. Exit code 0: fit. 1: something must be mended. 2: could not run."""
     chosen = settings.load(config, {"archive": place})

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from dataclasses import asdict
 from datetime import UTC, date, datetime
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,19 +13,13 @@ from rich.console import Console
 
 from strongroom.service import settings, tokens
 from strongroom.service.commands import progress
+from strongroom.service.commands.options import ArchiveOption, ConfigOption, JsonOption, StateOption
+from strongroom.service.commands.outcome import QUARANTINED, SHOWN, conclude
 from strongroom.service.errors import Forbidden, SettingsInvalid
 
-MISSING, QUARANTINED = 1, 3
-_SHOWN = 20
+MISSING = 1
 
 screen = Console(soft_wrap=True)
-
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", envvar="STRONGROOM_CONFIG", help="TOML file with settings.")
-]
-ArchiveOption = Annotated[str | None, typer.Option("--archive", help="Folder or s3:// address of the archive.")]
-StateOption = Annotated[Path | None, typer.Option("--state", help="Folder of keys, tokens, spool, memory.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def pull(
@@ -91,9 +83,9 @@ def backfill(
                 f"{found.listed:,} objects: {found.sealed:,} sealed, {found.missing:,} missing "
                 f"({found.bytes_missing:,} bytes), {found.empty:,} empty"
             )
-            for name in found.names[:_SHOWN]:
+            for name in found.names[:SHOWN]:
                 screen.print(f"  missing {name}", highlight=False, markup=False)
-            if found.missing > _SHOWN:
+            if found.missing > SHOWN:
                 screen.print("  … (--json names the first thousand)")
         if found.missing:
             raise typer.Exit(MISSING)
@@ -110,12 +102,8 @@ def backfill(
             f"{filled.records:,} records: {filled.accepted:,} accepted, {filled.quarantined:,} quarantined; "
             f"{filled.seconds:,.1f} s; the log has {filled.log_size:,} entries"
         )
-    for item in objects.reasons[:_SHOWN]:
-        print(f"strongroom: refused {item['object']}: {item['reason']}", file=sys.stderr)
-    if filled.interrupted:
-        print("strongroom: stopped before the end; repeat it to go on", file=sys.stderr)
-    if not filled.clean:
-        raise typer.Exit(QUARANTINED)
+    refused = ((item["object"], item["reason"]) for item in objects.reasons)
+    conclude(refused, interrupted=filled.interrupted, clean=filled.clean)
 
 
 def bucket_and_prefix(place: str) -> tuple[str, str]:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from strongroom.service import settings
+from strongroom.service.commands.options import (
+    ArchiveOption,
+    AsOfOption,
+    ConfigOption,
+    FormatOption,
+    LimitOption,
+    StateOption,
+)
 
 screen = Console(soft_wrap=True)
 
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", envvar="STRONGROOM_CONFIG", help="TOML file with settings.")
-]
-ArchiveOption = Annotated[str | None, typer.Option("--archive", help="Folder or s3:// address of the archive.")]
-StateOption = Annotated[Path | None, typer.Option("--state", help="Folder of keys, tokens, spool, memory.")]
-FormatOption = Annotated[Literal["table", "json", "ndjson", "csv"], typer.Option("--format", "-f")]
-LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Most rows.")]
-AsOfOption = Annotated[int | None, typer.Option("--as-of", min=1, help="Tree size of an earlier snapshot.")]
 SinceOption = Annotated[str | None, typer.Option("--since", help="Only what happened at or after this time.")]
 UntilOption = Annotated[str | None, typer.Option("--until", help="Only what happened before this time.")]
 

@@ -21,6 +21,7 @@ from strongroom.archive.stores.store import ObjectStore
 from strongroom.archive.verification.findings import Finding, Level, Report
 from strongroom.service import settings
 from strongroom.service.commands.display import printable
+from strongroom.service.commands.options import ArchiveOption, ConfigOption, JsonOption, StateOption
 from strongroom.service.errors import SettingsInvalid
 from strongroom.service.keeping.storage import open_archive, open_log, wrapping_keys
 from strongroom.service.settings import Settings
@@ -96,14 +97,10 @@ def verify(
     run: Annotated[
         str, typer.Option("--run", help="Id to report under; ends with the process that started it (for services).")
     ] = "",
-    config: Annotated[
-        Path | None, typer.Option("--config", envvar="STRONGROOM_CONFIG", help="TOML file with settings.")
-    ] = None,
-    archive: Annotated[
-        str | None, typer.Option("--archive", help="The archive: a folder, or s3://bucket/prefix.")
-    ] = None,
-    state: Annotated[Path | None, typer.Option("--state", help="Folder of keys, tokens, spool, memory.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    config: ConfigOption = None,
+    archive: ArchiveOption = None,
+    state: StateOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Verify the archive. Exit code 0: sound. 1: findings. 2: could not run, or not to its end."""
     given = {"archive": archive, "state": state, "tsa_roots": tsa_roots, "promise_seconds": promise_seconds}
