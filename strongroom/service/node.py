@@ -22,6 +22,7 @@ import structlog
 from strongroom import __version__
 from strongroom.archive import layout
 from strongroom.archive.errors import ObjectMissing, StrongroomError
+from strongroom.archive.locks import exclusive
 from strongroom.archive.log import Log
 from strongroom.archive.note import Checkpoint
 from strongroom.archive.signer import Signer
@@ -45,7 +46,6 @@ from strongroom.service.checking.verification import read_trust
 from strongroom.service.checking.verifier import last_verdicts
 from strongroom.service.keeping.holding import Holding
 from strongroom.service.keeping.storage import open_archive, promises, wrapping_keys
-from strongroom.service.locks import exclusive
 from strongroom.service.log_keys import rules_of
 from strongroom.service.metrics import Metrics
 from strongroom.service.proving.cosigning import Cosigning

@@ -29,12 +29,12 @@ from strongroom.archive import durable, keys
 from strongroom.archive.encryption.wrapping import NO_KEYS, WrappingKeys
 from strongroom.archive.keyring import Keyring
 from strongroom.archive.keys import HeldSigner
+from strongroom.archive.locks import exclusive
 from strongroom.archive.log import Log, holds_archive, read_identity
 from strongroom.archive.policy import Policy
 from strongroom.archive.retention.rules import Retention
 from strongroom.archive.stores.store import ObjectStore
 from strongroom.service.errors import StateUnusable
-from strongroom.service.locks import exclusive
 from strongroom.service.log_keys import KeyRules, LogKeys
 
 

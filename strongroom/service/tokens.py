@@ -25,8 +25,8 @@ from typing import Any, Literal, get_args
 
 from strongroom.archive import durable
 from strongroom.archive.layout import SOURCE_NAME
+from strongroom.archive.locks import exclusive
 from strongroom.service.errors import BadToken, TokensUnavailable, Unauthenticated, UnknownToken
-from strongroom.service.locks import exclusive
 
 Role = Literal["forwarder", "investigator", "auditor", "admin"]
 ROLES: tuple[Role, ...] = get_args(Role)

@@ -16,6 +16,7 @@ import pytest
 from strongroom.archive import keys, policy
 from strongroom.archive.errors import KeyUnusable, ObjectExists, SignerRefused, StoreUnavailable
 from strongroom.archive.keyring import Keyring
+from strongroom.archive.locks import exclusive
 from strongroom.archive.log import Log
 from strongroom.archive.note import KeyType, VerifierKey
 from strongroom.archive.policy import Policy
@@ -27,7 +28,6 @@ from strongroom.archive.verification.verify import verify
 from strongroom.service import key_change, log_keys
 from strongroom.service.errors import StateUnusable
 from strongroom.service.key_change import Wish
-from strongroom.service.locks import exclusive
 from strongroom.service.log_keys import KeyRules
 from strongroom.service.state import Identity, StateFolder, open_or_create
 from tests import kms_api

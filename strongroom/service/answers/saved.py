@@ -19,9 +19,9 @@ from typing import Any
 import msgspec
 
 from strongroom.archive import durable
+from strongroom.archive.locks import exclusive
 from strongroom.query.questions.prepared import SINCE, UNTIL, Parameter, Prepared, has_window, prepare
 from strongroom.service.errors import SavedForbidden, SavedInvalid, UnknownSaved
-from strongroom.service.locks import exclusive
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 MOST_NAMES, MOST_VERSIONS, MOST_PARAMETERS = 1000, 1000, 50

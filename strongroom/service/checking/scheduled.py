@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import structlog
 
+from strongroom.archive.locks import attempted
 from strongroom.archive.log import Log
 from strongroom.archive.stores.store import ObjectStore
 from strongroom.archive.verification.findings import Level
@@ -26,7 +27,6 @@ from strongroom.service.checking.reports import Reports
 from strongroom.service.checking.runs import Runs
 from strongroom.service.checking.verifier import Verifier, VerifierLimits
 from strongroom.service.errors import VerificationBusy
-from strongroom.service.locks import attempted
 from strongroom.service.settings import Settings
 from strongroom.service.state import StateFolder
 

@@ -22,6 +22,7 @@ import pyarrow as pa
 from strongroom.archive import policy as policy_file
 from strongroom.archive import timestamps
 from strongroom.archive.encryption.wrapping import NO_KEYS, WrappingKeys
+from strongroom.archive.locks import attempted, exclusive
 from strongroom.archive.note import Checkpoint
 from strongroom.archive.stores.store import ObjectStore
 from strongroom.archive.trust import Trust, recall, remember
@@ -31,7 +32,6 @@ from strongroom.archive.verification.holdings import Progress
 from strongroom.archive.verification.progress import Journal
 from strongroom.ingest.sources import BUILT_IN, Registry
 from strongroom.service.errors import TrustMissing, VerificationBusy
-from strongroom.service.locks import attempted, exclusive
 
 # A run of the level on the left has done what one of those on the right would.
 _COVERS: Mapping[Level, tuple[Level, ...]] = {

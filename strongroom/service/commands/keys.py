@@ -22,13 +22,14 @@ from strongroom.archive.encryption.policy import Declared
 from strongroom.archive.errors import FormatError, KeyUnavailable, KeyUnusable, StrongroomError
 from strongroom.archive.keyring import Change, Keyring, in_order
 from strongroom.archive.keys import HeldSigner, LocalSigner
+from strongroom.archive.locks import exclusive
 from strongroom.archive.log import Log
 from strongroom.archive.note import VerifierKey
 from strongroom.archive.policy import Policy
 from strongroom.service import acts, key_change, log_keys, settings
+from strongroom.service.commands.options import ArchiveOption, ConfigOption, JsonOption, StateOption
 from strongroom.service.keeping.storage import open_log
 from strongroom.service.key_change import Wish
-from strongroom.service.locks import exclusive
 from strongroom.service.log_keys import LogKeys
 from strongroom.service.settings import Settings
 from strongroom.service.state import StateFolder
@@ -36,12 +37,6 @@ from strongroom.service.state import StateFolder
 app = typer.Typer(help="Keys that sign the log: show, rotate, revoke, hand out.", no_args_is_help=True)
 screen = Console(soft_wrap=True)
 
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", envvar="STRONGROOM_CONFIG", help="TOML file with settings.")
-]
-ArchiveOption = Annotated[str | None, typer.Option("--archive", help="The archive: a folder, or s3://bucket/prefix.")]
-StateOption = Annotated[Path | None, typer.Option("--state", help="Folder of keys, tokens, spool, memory.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 SizeOption = Annotated[int | None, typer.Option("--size", min=1, help="Tree size; default: the log's size now.")]
 ReasonOption = Annotated[str, typer.Option("--reason", help="One line that the log keeps for ever.")]
 KeysOption = Annotated[

@@ -1,4 +1,4 @@
-"""Locks between the processes that share a state folder: the service, and commands run beside it."""
+"""Locks between processes that share a folder: a service, commands run beside it, several services on one cache."""
 
 from __future__ import annotations
 
