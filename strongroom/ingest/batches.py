@@ -27,14 +27,14 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
+from strongroom.archive import derived, layout
 from strongroom.archive import details as details_format
-from strongroom.archive import layout
 from strongroom.archive.details import BatchFacts
 from strongroom.archive.encryption.contents import Contents
 from strongroom.archive.entry import Entry, WriterRange, parse_timestamp
@@ -161,9 +161,9 @@ class Batches:
         self._writer = writer_id
         self._follow_lock = threading.Lock()  # an entry must not be counted twice
         self._write_lock, self._read_lock = threading.Lock(), threading.Lock()
-        self._db = _open(path)
+        self._db = derived.open_database(path, _SCHEMA, SCHEMA_VERSION)
         # Answers must not wait for a transaction of the spool or the sealer: in WAL mode a reader never does.
-        self._reader = _connect(path)
+        self._reader = derived.connect(path)
 
     def close(self) -> None:
         """Close the file."""
@@ -384,29 +384,6 @@ def facts_of(entry: Entry, contents: Contents) -> Sequence[BatchFacts]:
         return details_format.decode(contents.read(entry.details)).batches
     except (ObjectMissing, FormatError):
         return ()
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    if path.exists():
-        with suppress(sqlite3.DatabaseError):
-            db = _connect(path)
-            (version,) = db.execute("PRAGMA user_version").fetchone()
-            (health,) = db.execute("PRAGMA quick_check(1)").fetchone()
-            if (version, health) == (SCHEMA_VERSION, "ok"):
-                return db
-            db.close()
-    for suffix in ("", "-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
-    db = _connect(path)
-    db.executescript(f"{_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION};")
-    return db
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = OFF")
-    return db
 
 
 def _state(

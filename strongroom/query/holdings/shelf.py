@@ -24,7 +24,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from strongroom.archive import layout
+from strongroom.archive import derived, layout
+from strongroom.archive.locks import exclusive
 
 Stamp = tuple[int, int, int, int]
 """Inode, length, mtime and ctime (ns): a file that was written to since has another one."""
@@ -78,10 +79,10 @@ class Shelf:
         self._lock = threading.RLock()
         (folder / _PROCESSES).mkdir(parents=True, exist_ok=True, mode=0o750)
         self._process = secrets.token_hex(8)
-        with _exclusive(folder / "copies.lock"):  # a process must not look dead between its first two steps
+        with exclusive(folder / "copies.lock"):  # a process must not look dead between its first two steps
             self._alive = os.open(folder / _PROCESSES / self._process, os.O_RDWR | os.O_CREAT, 0o600)
             fcntl.flock(self._alive, fcntl.LOCK_EX)
-            self._db = _open(folder / _INDEX)
+            self._db = derived.open_database(folder / _INDEX, _SCHEMA, _VERSION, busy_seconds=30)
             for other in (folder / _PROCESSES).iterdir():
                 if other.name != self._process:
                     self._lives(other.name)  # or its file goes
@@ -207,35 +208,3 @@ class Shelf:
                 self._db.execute("ROLLBACK")
                 raise
             self._db.execute("COMMIT")
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    with suppress(sqlite3.DatabaseError):
-        db = _connect(path)
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        (health,) = db.execute("PRAGMA quick_check(1)").fetchone()
-        if (version, health) == (_VERSION, "ok"):
-            return db
-        db.close()
-    for suffix in ("", "-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
-    db = _connect(path)
-    db.executescript(f"{_SCHEMA} PRAGMA user_version = {_VERSION};")
-    return db
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = OFF")
-    return db
-
-
-@contextmanager
-def _exclusive(path: Path) -> Iterator[None]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
