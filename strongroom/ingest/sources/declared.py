@@ -10,8 +10,9 @@ envelope a log event came in.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any
 
 import pyarrow as pa
@@ -33,6 +34,17 @@ def events(source: str, **columns: str) -> Mapping[str, str]:
     assert columns.keys() <= set(NORMALISED)
     given = {name: columns.get(name, "NULL::VARCHAR") for name in NORMALISED}
     return {"source": f"'{source}'", "event_time": "event_time", **given}
+
+
+def surroundings(
+    context: Contexts, count: int, read: Callable[[bytes], Mapping[str, Any]]
+) -> Iterator[Mapping[str, Any]]:
+    """What surrounded each of `count` records, by `read`: once for each context; nothing where there is none."""
+    known: dict[bytes | None, Mapping[str, Any]] = {None: {}}
+    for document in repeat(None, count) if context is None else context:
+        if document is not None and document not in known:
+            known[document] = read(document)
+        yield known[document]
 
 
 @dataclass(eq=False)
@@ -83,12 +95,8 @@ class JsonSource:
         records: list[Mapping[str, Any]] = [lenient.record(r) for r in raw]
         if not self._around:
             return records
-        known: dict[bytes | None, Mapping[str, Any]] = {None: {}}
-        around = [None] * len(raw) if context is None else context
-        for document in around:
-            if document not in known:
-                known[document] = lenient.record(document or b"")
-        return [{**record, CONTEXT: known[document]} for record, document in zip(records, around, strict=True)]
+        around = surroundings(context, len(raw), lenient.record)
+        return [{**record, CONTEXT: document} for record, document in zip(records, around, strict=True)]
 
 
 @dataclass(eq=False)

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from strongroom.ingest.sources import fields, jsonsplit, lenient, outline
+from strongroom.ingest.sources.declared import surroundings
 from strongroom.ingest.sources.documents import container
 from strongroom.ingest.sources.fields import field
 from strongroom.ingest.sources.source import TIME, Contexts, Split
@@ -95,14 +96,9 @@ class Json:
 
     def derive(self, raw: Sequence[bytes], context: Contexts) -> pa.Table:
         """Columns by path; a few of them from the context where the record is silent."""
-        contexts: dict[bytes | None, Mapping[str, Any]] = {None: {}}
-        rows: list[Mapping[str, Any]] = []
-        for row, record in enumerate(raw):
-            around = None if context is None else context[row]
-            if around not in contexts:
-                contexts[around] = _around(lenient.record(around or b""))
-            rows.append({**contexts[around], **lenient.record(record)} if contexts[around] else lenient.record(record))
-        return fields.table(_FIELDS, rows)
+        around = surroundings(context, len(raw), lambda document: _around(lenient.record(document)))
+        records = zip(map(lenient.record, raw), around, strict=True)
+        return fields.table(_FIELDS, [{**told, **record} if told else record for record, told in records])
 
 
 def _around(document: Mapping[str, Any]) -> Mapping[str, Any]:

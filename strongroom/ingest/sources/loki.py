@@ -17,7 +17,7 @@ import msgspec
 import pyarrow as pa
 
 from strongroom.ingest.sources import fields, lenient, lines, outline, protobuf
-from strongroom.ingest.sources.declared import CONTEXT, events
+from strongroom.ingest.sources.declared import CONTEXT, events, surroundings
 from strongroom.ingest.sources.fields import field
 from strongroom.ingest.sources.nested import Nest
 from strongroom.ingest.sources.protobuf import LENGTH, Malformed
@@ -69,15 +69,13 @@ class Loki:
 
     def derive(self, raw: Sequence[bytes], context: Contexts) -> pa.Table:
         """Columns of the entry and of the labels around it."""
-        around: dict[bytes | None, Mapping[str, Any]] = {None: {}}
-        rows = []
-        for row, record in enumerate(raw):
-            where = None if context is None else context[row]
-            if where not in around:
-                labels = _labels(where or b"")
-                around[where] = {**labels, "^labels": msgspec.json.encode(labels).decode()}
-            rows.append({**_entry(record), CONTEXT: around[where]})
-        return fields.table(_FIELDS, rows)
+        around = surroundings(context, len(raw), _around)
+        return fields.table(_FIELDS, [{**_entry(r), CONTEXT: labels} for r, labels in zip(raw, around, strict=True)])
+
+
+def _around(stream: bytes) -> Mapping[str, Any]:
+    labels = _labels(stream)
+    return {**labels, "^labels": msgspec.json.encode(labels).decode()}
 
 
 def _split(body: bytes) -> Split:

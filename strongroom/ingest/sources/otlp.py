@@ -20,7 +20,7 @@ import msgspec
 import pyarrow as pa
 
 from strongroom.ingest.sources import fields, lenient, lines, outline, protobuf
-from strongroom.ingest.sources.declared import CONTEXT, events
+from strongroom.ingest.sources.declared import CONTEXT, events, surroundings
 from strongroom.ingest.sources.fields import field
 from strongroom.ingest.sources.nested import Nest
 from strongroom.ingest.sources.protobuf import LENGTH, Field, Malformed
@@ -91,14 +91,8 @@ class Otlp:
 
     def derive(self, raw: Sequence[bytes], context: Contexts) -> pa.Table:
         """Columns of the record and of the resource and scope around it."""
-        around: dict[bytes | None, Mapping[str, Any]] = {None: {}}
-        rows = []
-        for row, record in enumerate(raw):
-            where = None if context is None else context[row]
-            if where not in around:
-                around[where] = _around(where or b"")
-            rows.append({**_record(record), CONTEXT: around[where]})
-        return fields.table(_FIELDS, rows)
+        around = surroundings(context, len(raw), _around)
+        return fields.table(_FIELDS, [{**_record(r), CONTEXT: told} for r, told in zip(raw, around, strict=True)])
 
 
 # -- the records of a protobuf request
