@@ -38,7 +38,7 @@ from strongroom.ingest.errors import CutTooLarge, SealFailed, SpoolDamaged
 from strongroom.ingest.frames import EPOCH, BatchHeader
 from strongroom.ingest.sources import BUILT_IN, SOURCES, Registry, attachment, quarantine
 from strongroom.ingest.sources.entities import single_values
-from strongroom.ingest.sources.source import TEXT, LineSource, Source, Split
+from strongroom.ingest.sources.source import TEXT, Rebuildable, Source, Split
 from strongroom.ingest.spool import FrameAt
 from strongroom.ingest.writer import Writer
 
@@ -49,6 +49,7 @@ MAX_FORMS = 16
 _MAX_SUMMARY_TEXT = 200
 _FIRST_DATE, _LAST_DATE = ((day - EPOCH.date()).days for day in (date(1000, 1, 1), date(9999, 12, 31)))
 _DATE = "date"
+_CONTEXT = pa.dictionary(pa.int32(), pa.binary())
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +125,7 @@ def preview(job: Job, sources: frozenset[str]) -> dict[str, str]:
                 found[name] += some
     files = {}
     for name, batches in found.items():
-        columns = pa.concat_tables([rows.columns for rows in batches], promote_options="default").unify_dictionaries()
-        records = list(chain.from_iterable(rows.records for rows in batches))
+        records, columns = _joined(batches)
         files[name] = str(Path(job.folder) / f"{name}.parquet")
         try:
             segment.write(
@@ -209,7 +209,7 @@ def _lean(source: Source, columns: pa.Table) -> pa.Table:
     for field in source.schema:
         column = columns.column(field.name)
         if column.null_count < len(column):
-            encoded = isinstance(source, LineSource) and field.type == TEXT
+            encoded = isinstance(source, Rebuildable) and field.type == TEXT
             lean[field.name] = column.dictionary_encode() if encoded else column
     return pa.table(lean)
 
@@ -247,9 +247,17 @@ def _rows(source: Source, header: BatchHeader, sequence: int, split: Split, deri
         "received_at": pa.repeat(pa.scalar(header.received_at, pa.int64()), count).cast(pa.timestamp("us", tz="UTC")),
         "sequence": pa.repeat(pa.scalar(sequence, pa.int64()), count),
         "position": pa.array(split.positions or range(count), pa.int64()),
-        "context": _contexts(split.context or [None] * count),
+        "context": pa.nulls(count, _CONTEXT) if split.context is None else _contexts(split.context),
     }
     return _Rows(split.raw, pa.table(universal | {name: derived.column(name) for name in derived.schema.names}))
+
+
+def _joined(batches: list[_Rows]) -> tuple[list[bytes], pa.Table]:
+    """The records of all batches and their columns. Empties the list: it would hold the columns a second time."""
+    columns = pa.concat_tables([rows.columns for rows in batches], promote_options="default").unify_dictionaries()
+    records = list(chain.from_iterable(rows.records for rows in batches))
+    batches.clear()
+    return records, columns
 
 
 def _contexts(contexts: Sequence[bytes | None]) -> pa.DictionaryArray:
@@ -281,9 +289,7 @@ def _facts(header: BatchHeader, sequence: int, accepted: int, quarantined: int, 
 
 def _segments(job: Job, source: Source, batches: list[_Rows]) -> Iterator[BuiltSegment]:
     """One source's rows as segment files, one a date, in order of the dates."""
-    columns = pa.concat_tables([rows.columns for rows in batches], promote_options="default").unify_dictionaries()
-    records = list(chain.from_iterable(rows.records for rows in batches))
-    batches.clear()  # the only other holder of the columns
+    records, columns = _joined(batches)
     dates = _dates(columns)
     keys = [key for key in (*source.sort, "sequence", "position") if key in columns.schema.names]
     by = pa.table({_DATE: dates} | {key: _plain(columns.column(key)) for key in keys})
@@ -340,7 +346,7 @@ def _segment(job: Job, source: Source, day: date, rows: _Rows) -> BuiltSegment:
 
 def _forms(source: Source, rows: pa.Table) -> list[Form]:
     """How the rows' records are made of their columns, for the contexts that a source of lines knows."""
-    if not isinstance(source, LineSource):
+    if not isinstance(source, Rebuildable):
         return []
     contexts = sorted(set(rows.column("context").unique().to_pylist()), key=lambda context: context or b"")
     return [form for context in contexts[:MAX_FORMS] if (form := source.form(context)) is not None]

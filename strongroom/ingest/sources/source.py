@@ -106,7 +106,7 @@ class Source(Protocol):
 
 
 @runtime_checkable
-class LineSource(Source, Protocol):
+class Rebuildable(Source, Protocol):
     """A source whose records are lines that their columns mostly give back, so that they need not be stored twice."""
 
     def form(self, context: bytes | None) -> Form | None:
