@@ -100,7 +100,7 @@ def in_buckets() -> bool:
 
 def location_of(folder: Path) -> str:
     """Where the archive of a test is whose folder would be `folder`."""
-    return f"s3://{_bucket()}/{_prefix(folder)}" if in_buckets() else str(folder)
+    return f"s3://{_bucket(folder)}/{_prefix(folder)}" if in_buckets() else str(folder)
 
 
 def environment() -> dict[str, str]:
@@ -111,7 +111,7 @@ def environment() -> dict[str, str]:
 def store_at(folder: Path) -> Any:
     """The store of the archive whose folder would be `folder`, made when it is missing."""
     if in_buckets():
-        return S3Store.open(_bucket(), _prefix(folder), options=shared().options)
+        return S3Store.open(_bucket(folder), _prefix(folder), options=shared().options)
     return DirectoryStore(folder, create=True)
 
 
@@ -121,7 +121,8 @@ def files_of(folder: Path) -> Path:
 
 
 @functools.cache
-def _bucket() -> str:
+def _bucket(folder: Path) -> str:
+    """One for each archive: moto's lists take as long as their bucket is full, whatever their prefix."""
     return shared().new_bucket()
 
 
