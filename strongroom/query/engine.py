@@ -68,6 +68,13 @@ class Reading:
         """Segments that hold no row it wants."""
         return self.total - self.read
 
+    def explained(self) -> list[tuple[str, str]]:
+        """The same as rows of an EXPLAIN."""
+        facts = {"total": self.total, "read": self.read, "pruned": self.pruned}
+        told = {f"segments_{name}": count for name, count in facts.items()}
+        told |= {"records_read": self.records, "bytes_read": self.bytes}
+        return [(name, str(count)) for name, count in told.items()]
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -241,7 +248,15 @@ class QueryEngine:
             self._indexer.fetched(chosen)
             fresh = None if unsealed is None else await files_of(unsealed, self._sources(named.views))
             await run.begin(
-                partial(self._grant, chosen=chosen, segments=segments, files=files, snapshot=snapshot, fresh=fresh),
+                partial(
+                    self._grant,
+                    chosen=chosen,
+                    segments=segments,
+                    files=files,
+                    snapshot=snapshot,
+                    fresh=fresh,
+                    explained=reading.explained(),
+                ),
                 named,
             )
             body = AnswerBody(run, stack.pop_all(), self.limits.stall_seconds, started)
@@ -332,6 +347,7 @@ class QueryEngine:
         files: Sequence[Path],
         snapshot: Snapshot,
         fresh: Mapping[str, Files] | None,
+        explained: list[tuple[str, str]],
     ) -> frames.Grant:
         text = self._index.text()
         root, groups = Path("/"), dict[str, dict[tuple[Shape, bool], list[Path]]]()
@@ -354,7 +370,7 @@ class QueryEngine:
         if views.SEGMENTS in named.views:
             tables[views.SEGMENTS] = _stream(self._catalog.segments_table(snapshot.size))
         paths = [*files, *(path for beside in (fresh or {}).values() for path in beside.paths)]
-        return frames.Grant([path.as_posix() for path in paths], made, tables)
+        return frames.Grant([path.as_posix() for path in paths], made, tables, explained)
 
 
 def _stream(table: pa.Table) -> bytes:

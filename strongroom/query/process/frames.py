@@ -34,11 +34,15 @@ class Ask(msgspec.Struct, frozen=True, tag="ask"):
 
 
 class Grant(msgspec.Struct, frozen=True, tag="grant"):
-    """Run it: over these files, in views made by `setup`, with these tables given as Arrow streams."""
+    """Run it: over these files, in views made by `setup`, with these tables given as Arrow streams.
+
+    `explained`: rows (key, value) that an EXPLAIN begins with, what only the server knows about the statement.
+    """
 
     files: list[str]
     setup: list[str]
     tables: dict[str, bytes]
+    explained: list[tuple[str, str]] = []
 
 
 class Drop(msgspec.Struct, frozen=True, tag="drop"):

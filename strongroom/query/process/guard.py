@@ -61,11 +61,15 @@ _FIRST_WORD = re.compile(rf"{_SPACE}*+(\w+)")
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A statement that passed: the text to run, the views it names, and its syntax tree (None where there is none)."""
+    """A statement that passed: the text to run, the views it names, and its syntax tree (None where there is none).
+
+    `explains`: its answer is a plan, of what the tree would do.
+    """
 
     sql: str
     views: frozenset[str]
     tree: Any = None
+    explains: bool = False
 
 
 def check(sql: str, views: Collection[str], connection: duckdb.DuckDBPyConnection, *, max_bytes: int) -> Checked:
@@ -90,7 +94,7 @@ def check(sql: str, views: Collection[str], connection: duckdb.DuckDBPyConnectio
         walk.visit(tree, frozenset())
     except RecursionError:
         raise QueryRefused("the statement is nested too deeply", hint="use IN lists instead of chains") from None
-    return Checked(prefix + rest, frozenset(walk.named), tree)
+    return Checked(prefix + rest, frozenset(walk.named), tree, bool(prefix))
 
 
 def _statement(text: str, sql: str, shift: int, connection: duckdb.DuckDBPyConnection) -> Any:

@@ -20,7 +20,7 @@ import os
 import re
 import select
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -116,7 +116,8 @@ def _serve(
                 database.execute(statement)
             return True
 
-        for reply in answer(ask, checked.sql, database, widen):
+        explained = grant.explained if checked.explains else []
+        for reply in answer(ask, checked.sql, database, widen, explained):
             _send(outgoing, reply)
     except QueryError as error:
         offset = error.position.offset if error.position else -1
@@ -198,10 +199,18 @@ def _confine(database: duckdb.DuckDBPyConnection, files: list[str]) -> None:
 
 
 def answer(
-    ask: frames.Ask, sql: str, database: duckdb.DuckDBPyConnection, widen: Callable[[], bool]
+    ask: frames.Ask,
+    sql: str,
+    database: duckdb.DuckDBPyConnection,
+    widen: Callable[[], bool],
+    explained: Sequence[tuple[str, str]] = (),
 ) -> Iterator[frames.Reply]:
     """Begin, Data…, End. Begin is held back until there is a first piece, so that early failures come before it."""
     relation = _bound(sql, ask.parameters or None, database, widen)
+    if explained:
+        plan = [*explained, *relation.fetchall()]
+        columns = [pa.array([row[place] for row in plan], pa.string()) for place in (0, 1)]
+        relation = database.from_arrow(pa.table(columns, names=relation.columns))
     types = [str(kind) for kind in relation.types]
     relation = _expressible(relation.limit(ask.rows + 1), ask.format)
     encoder = results.encoder(ask.format)
