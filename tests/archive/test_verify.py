@@ -66,7 +66,7 @@ def test_a_growing_archive_yields_nothing(archive: Archive) -> None:
     archive.store.create(layout.details_key("w1", 1, 5, 5), b"being written")
     report = run(archive)
     assert report.sound
-    assert len(report.notes) == 2
+    assert sum("not committed yet" in note for note in report.notes) == 2
 
 
 # Segments and details

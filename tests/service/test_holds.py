@@ -158,8 +158,14 @@ def test_retention_is_extended_and_never_shortened(locked: tuple[Service, S3Stor
         assert (told.mode, f"{told.retain_until:%Y-%m-%d}") == ("GOVERNANCE", day)
     shorter = strongroom("retention", "extend", "--source", "vpcflow", "--until", f"{near:%Y-%m-%d}", **environment)
     assert shorter.returncode == 2 and "never shortened" in shorter.stderr
-    whole = strongroom("retention", "extend", "--log", "--until", f"{far + timedelta(days=9):%Y-%m-%d}", **environment)
+    later = f"{far + timedelta(days=9):%Y-%m-%d}"
+    there = [info.key for info in store.list("log/")]  # what the order itself adds keeps to the rules
+    whole = strongroom("retention", "extend", "--log", "--until", later, **environment)
     assert whole.returncode == 0, whole.stderr
+    assert {f"{store.protection(key).retain_until:%Y-%m-%d}" for key in there} == {later}
+    back = strongroom("retention", "extend", "--log", "--until", f"{near:%Y-%m-%d}", **environment)
+    assert back.returncode == 0, back.stderr  # whatever is kept longer stays so
+    assert {f"{store.protection(key).retain_until:%Y-%m-%d}" for key in there} == {later}
     verified(environment)
 
 
