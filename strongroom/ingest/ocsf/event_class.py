@@ -169,7 +169,7 @@ def numbered(name: str, numbers: Mapping[str, int]) -> str:
 
 
 def json_text(*paths: str) -> str:
-    # TRY: the text of a record that is not valid UTF-8 is not JSON, and must not fail a query over all others.
+    # TRY: DuckDB refuses what other parsers take (half a surrogate pair), and one record must not fail a whole query.
     found = ", ".join(f"nullif(TRY(raw->>'$.{path}'), '')" for path in paths)
     return f"coalesce({found})"
 

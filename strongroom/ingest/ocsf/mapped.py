@@ -51,7 +51,7 @@ def _value(column: str, kind: str) -> str:
 
 
 def _member(path: str, kind: str) -> str:
-    # TRY: the text of a record that is not valid UTF-8 is not JSON, and must not fail a query over all others.
+    # TRY: DuckDB refuses what other parsers take (half a surrogate pair), and one record must not fail a whole query.
     if kind == TEXT:
         return f"nullif(TRY(raw->>'$.{path}'), '')"
     arrow = "->" if kind.endswith("[]") else "->>"

@@ -49,7 +49,7 @@ class Text:
         "outcome": "NULL::VARCHAR",
         "severity": "severity",
         "event_id": "NULL::VARCHAR",
-        # As its view shows it: text, in which bytes that are no UTF-8 are escaped.
+        # As its view shows it: text, with U+FFFD for bytes that are no UTF-8.
         "message": "raw",
     }
 
