@@ -240,7 +240,7 @@ class QueryEngine:
             rows = min(self.limits.default_rows if limit is None else max(limit, 0), self.limits.rows)
             named = await run.ask(self._ask(sql, parameters, format, rows, snapshot, seconds), frames.Tables)
             reading, chosen = await asyncio.to_thread(self._choose, named, snapshot, narrowing)
-            self._within_budget(reading)
+            self._must_be_within_budget(reading)
             segments = self._catalog.table.chosen(chosen)
             self._asked.update(segment.source for segment in segments)
             stack.enter_context(self._cache.holding(segments))
@@ -293,8 +293,12 @@ class QueryEngine:
         total, chosen = total & ~gone, chosen & ~gone
         return Reading(total.bit_count(), chosen.bit_count(), *self._catalog.table.totals(chosen)), chosen
 
-    def _within_budget(self, reading: Reading) -> None:
-        if 0 < self.limits.read_bytes < reading.bytes:
+    def within_budget(self, reading: Reading) -> bool:
+        """Whether `run` lets a query read that much."""
+        return not 0 < self.limits.read_bytes < reading.bytes
+
+    def _must_be_within_budget(self, reading: Reading) -> None:
+        if not self.within_budget(reading):
             raise errors.QueryTooLarge(
                 f"the query would read {reading.read} segments of {reading.total}, {reading.bytes} bytes; "
                 f"one query may read {self.limits.read_bytes} bytes",
