@@ -288,7 +288,9 @@ def test_an_expired_segment_may_be_gone_and_its_entry_stays(old: Archive) -> Non
 
 
 def test_a_held_or_extended_segment_may_not_be_gone(old: Archive) -> None:
+    """In a folder, where orders are only recorded: in a bucket, one that is not carried out is a finding itself."""
     held, extended = old.log.entry(2).segments[0].key, old.log.entry(3).segments[0].key
+    assert old.path(held).exists() and old.path(extended).exists()
     order(old, "hold", held, case="a", view="segments", where="true")
     order(old, "extend", extended, until=timestamp(datetime.now(UTC) + timedelta(days=1)))
     assert checked(old).sound
