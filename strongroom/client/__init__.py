@@ -10,7 +10,7 @@ It speaks HTTP and imports nothing of the server, so it can be used, vendored or
 is a walk through it.
 """
 
-from strongroom.client.answers import Answer, Basis, Entity, Hit, Snapshot, Timeline
+from strongroom.client.answers import Answer, Basis, Entity, Estimate, Hit, Snapshot, Timeline
 from strongroom.client.connection import Client
 from strongroom.client.errors import (
     AnswerBroken,
@@ -33,6 +33,7 @@ __all__ = [
     "Client",
     "ClientError",
     "Entity",
+    "Estimate",
     "Forbidden",
     "Hit",
     "Job",

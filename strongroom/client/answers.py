@@ -101,6 +101,29 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a question would read: `segments` of `total`, with so many records and bytes.
+
+    `budget_bytes`: what it may read, None for any number; `refused`: whether it would read more.
+    """
+
+    snapshot: Snapshot
+    segments: int
+    total: int
+    records: int
+    bytes: int
+    budget_bytes: int | None
+    refused: bool
+
+    @classmethod
+    def of_body(cls, body: Mapping[str, Any]) -> Estimate:
+        """As the service tells it."""
+        snapshot, segments = Snapshot(**body["snapshot"]), body["segments"]
+        facts = {name: body[name] for name in ("records", "bytes", "budget_bytes", "refused")}
+        return cls(snapshot, segments["read"], segments["total"], **facts)
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
     """One record that a search found, in the columns of the view `events`, and its address: None while not `sealed`."""
 
@@ -164,8 +187,9 @@ class Stream:
     def __init__(self, response: httpx.Response) -> None:
         self.basis = Basis.of_headers(response.headers)
         self.truncated = ""
+        self._body = _Body(response)
         try:
-            self._reader = pa.ipc.open_stream(io.BufferedReader(_Body(response), _BUFFER_BYTES))
+            self._reader = pa.ipc.open_stream(io.BufferedReader(self._body, _BUFFER_BYTES))
         except (httpx.TransportError, pa.ArrowInvalid) as error:
             raise _broken(error) from error
         self.schema: pa.Schema = self._reader.schema
@@ -175,6 +199,7 @@ class Stream:
             try:
                 batch, facts = self._reader.read_next_batch_with_custom_metadata()
             except StopIteration:
+                self._end()
                 return
             except (httpx.TransportError, pa.ArrowInvalid, OSError) as error:
                 raise _broken(error) from error
@@ -182,6 +207,14 @@ class Stream:
                 self.truncated = facts[b"strongroom.truncated"].decode()
             if batch.num_rows:
                 yield batch
+
+    def _end(self) -> None:
+        """Read the end of the response, too: to leave before it would look to the service like giving up."""
+        try:
+            while self._body.read(_BUFFER_BYTES):
+                pass
+        except httpx.TransportError as error:
+            raise _broken(error) from error
 
     def answer(self) -> Answer:
         """All of it."""

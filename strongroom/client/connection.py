@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import httpx
 
-from strongroom.client.answers import Answer, Basis, Entity, Hit, Stream, Timeline
+from strongroom.client.answers import Answer, Basis, Entity, Estimate, Hit, Stream, Timeline
 from strongroom.client.errors import AnswerBroken, Unavailable, Unreachable, problem_of
 from strongroom.client.jobs import Job
 
@@ -96,6 +96,10 @@ class Client:
         with self._streamed("POST", "/v1/query", headers=_ARROW, json=question) as response:
             yield Stream(response)
 
+    def estimate(self, sql: str, parameters: Parameters = None, *, as_of: int | None = None) -> Estimate:
+        """What the same question would read, and whether it may; nothing is read for it."""
+        return Estimate.of_body(self.json("POST", "/v1/query/estimate", json=_question(sql, parameters, None, as_of)))
+
     def catalog(self) -> dict[str, Any]:
         """What can be asked: views, columns, ranges, counts."""
         return self.json("GET", "/v1/catalog")
@@ -150,21 +154,36 @@ class Client:
         outcomes: Sequence[str] = (),
         ignore_case: bool = False,
         as_of: int | None = None,
+        unsealed: bool = False,
     ) -> Timeline:
         """How many records, minute by minute, hour by hour or day by day."""
         wanted = _filters(texts, entities, since, until, sources, accounts, regions, outcomes, ignore_case)
         wanted += [("by", by), *([("bucket", bucket)] if bucket else []), *([("as_of", str(as_of))] if as_of else [])]
+        wanted += [("unsealed", "true")] if unsealed else []
         told = self.json("GET", "/v1/timeline", params=wanted)
         facts = {name: told[name] for name in ("bucket", "by", "counted", "buckets", "without_time")}
         return Timeline(**facts, basis=Basis.of_body(told))
 
-    def entity(self, kind: str, value: str, *, since: Time = None, until: Time = None, top: int = 20) -> Entity:
+    def entity(
+        self,
+        kind: str,
+        value: str,
+        *,
+        since: Time = None,
+        until: Time = None,
+        top: int = 20,
+        as_of: int | None = None,
+        unsealed: bool = False,
+    ) -> Entity:
         """Everything about one address, principal, access_key, resource, host, account, event_id or region."""
         wanted = _filters((), (), since, until, (), (), (), (), False)
+        wanted += [("as_of", str(as_of))] if as_of else []
+        wanted += [("unsealed", "true")] if unsealed else []
         path = f"/v1/entities/{quote(kind, safe='')}/{quote(value, safe='/')}"
         told = self.json("GET", path, params=[*wanted, ("top", str(top))])
         basis = Basis.of_body(told)
-        return Entity(**{k: v for k, v in told.items() if k not in ("snapshot", "segments")}, basis=basis)
+        facts = {k: v for k, v in told.items() if k not in ("snapshot", "segments", "unsealed")}
+        return Entity(**facts, basis=basis)
 
     # -- ready and saved questions
 
@@ -174,10 +193,17 @@ class Client:
         return found
 
     def investigate(
-        self, name: str, *, limit: int | None = None, as_of: int | None = None, **parameters: Any
+        self,
+        name: str,
+        *,
+        limit: int | None = None,
+        as_of: int | None = None,
+        unsealed: bool = False,
+        **parameters: Any,
     ) -> Answer:
         """Ask a ready investigation."""
-        return self.read("POST", f"/v1/investigations/{quote(name, safe='')}", json=_blanks(parameters, limit, as_of))
+        body = _blanks(parameters, limit, as_of, unsealed)
+        return self.read("POST", f"/v1/investigations/{quote(name, safe='')}", json=body)
 
     def save(
         self, name: str, sql: str, *, description: str = "", parameters: Sequence[Mapping[str, Any]] = ()
@@ -198,11 +224,12 @@ class Client:
         version: int | None = None,
         limit: int | None = None,
         as_of: int | None = None,
+        unsealed: bool = False,
         **parameters: Any,
     ) -> Answer:
         """Ask a saved question."""
         params = {} if version is None else {"version": str(version)}
-        body = _blanks(parameters, limit, as_of)
+        body = _blanks(parameters, limit, as_of, unsealed)
         return self.read("POST", f"/v1/saved/{quote(name, safe='')}", json=body, params=params)
 
     # -- jobs
@@ -306,9 +333,11 @@ def _question(
     return _present(sql=sql, parameters=given, limit=limit, as_of=as_of, unsealed=unsealed or None)
 
 
-def _blanks(parameters: Mapping[str, Any], limit: int | None, as_of: int | None) -> dict[str, Any]:
+def _blanks(
+    parameters: Mapping[str, Any], limit: int | None, as_of: int | None, unsealed: bool = False
+) -> dict[str, Any]:
     given = {k: v.isoformat() if isinstance(v, datetime) else v for k, v in parameters.items() if v is not None}
-    return _present(parameters=given, limit=limit, as_of=as_of)
+    return _present(parameters=given, limit=limit, as_of=as_of, unsealed=unsealed or None)
 
 
 def _present(**members: Any) -> dict[str, Any]:

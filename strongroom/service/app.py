@@ -23,6 +23,7 @@ from strongroom.service.receiving.reception import fairness_of
 from strongroom.service.receiving.refusals import Refusals
 from strongroom.service.routes import (
     admin,
+    estimate,
     evidence,
     holds,
     ingest,
@@ -81,6 +82,7 @@ def create_app(node: Node) -> FastAPI:
         *push.ROUTERS,
         receipts.router,
         query.router,
+        estimate.router,
         search.router,
         investigations.router,
         jobs.router,

@@ -124,6 +124,7 @@ def query(
     format: FormatOption = "table",
     limit: LimitOption = None,
     as_of: AsOfOption = None,
+    estimate: Annotated[bool, typer.Option("--estimate", help="Only say what it would read.")] = False,
     config: ConfigOption = None,
     archive: ArchiveOption = None,
     state: StateOption = None,
@@ -135,9 +136,13 @@ def query(
     chosen = settings.load(config, {"archive": archive, "state": state})
     text = sys.stdin.read() if sql == "-" else sql
     given = _named(parameters or [])
+    question = Prepared(text, given)
+    if estimate:
+        asking.estimate(chosen, question, format=format, as_of=as_of, screen=screen, sql=text, parameters=given)
+        return
     asking.ask(
         chosen,
-        Prepared(text, given),
+        question,
         format=format,
         limit=limit,
         as_of=as_of,

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from strongroom.client import AnswerBroken, Client, Forbidden, JobFailed, NotFound, Refused, Unavailable, Unreachable
@@ -112,6 +113,31 @@ def test_an_answer_whose_process_is_killed_is_never_half(logs: Service, archive:
     # The service goes on; of the processes that rested, which were killed as well, at most one costs a second try.
     with Client(logs.url, logs.tokens["investigator"], patience_seconds=20) as patient:
         assert patient.query("SELECT 1 AS n").rows() == [{"n": 1}]
+
+
+@pytest.mark.parametrize("coding", ["identity", "zstd"])
+@pytest.mark.parametrize("media", ["application/json", "application/x-ndjson", "text/csv", "application/vnd.apache.*"])
+def test_in_any_format_a_killed_process_breaks_the_connection(logs: Service, media: str, coding: str) -> None:
+    """What came looks like no whole answer to any HTTP client: it ends without the last chunk."""
+    headers = {"Authorization": f"Bearer {logs.tokens['auditor']}", "Accept-Encoding": coding}
+    headers["Accept"] = media.replace("apache.*", "apache.arrow.stream")
+    question = {"sql": f"{WIDE} -- {media} {coding}", "limit": 1_000_000}
+    with httpx.stream("POST", f"{logs.url}/v1/query", headers=headers, json=question, timeout=30) as response:
+        assert response.status_code == 200
+        pieces = response.iter_raw()
+        next(pieces)
+        kill_workers(logs)
+        with pytest.raises(httpx.RemoteProtocolError, match="incomplete chunked read"):
+            for _ in pieces:
+                pass
+    with Client(logs.url, logs.tokens["auditor"], patience_seconds=20) as patient:
+        deadline_query(patient)
+    logs.call("POST", "/v1/seal")
+    ended = (
+        "SELECT e.outcome, e.detail->>'$.error' FROM audit s JOIN audit e ON s.detail->>'$.act' = e.detail->>'$.act' "
+        "WHERE s.detail->>'$.sql' = $sql AND e.outcome <> 'started'"
+    )
+    assert logs.rows(ended, {"sql": question["sql"]}) == [["failure", "query-failed"]]
 
 
 def test_who_leaves_frees_his_place(archive: Client) -> None:

@@ -59,6 +59,7 @@ RULES: dict[tuple[str, str], set[str]] = {
     ("POST", "/v1/receipts/check"): EVERYBODY,
     ("POST", "/v1/seal"): {"admin"},
     ("POST", "/v1/query"): READERS,
+    ("POST", "/v1/query/estimate"): READERS,
     ("GET", "/v1/search"): READERS,
     ("GET", "/v1/timeline"): READERS,
     ("GET", "/v1/entities/{kind}/{value:path}"): READERS,

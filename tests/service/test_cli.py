@@ -118,6 +118,15 @@ def test_query_speaks_every_format(places: list[str | Path]) -> None:
     assert list(csv.reader(io.StringIO(strongroom(*question, "-f", "csv", *places).stdout))) == [["n"], [str(ROWS)]]
 
 
+def test_a_query_says_what_it_would_read(places: list[str | Path], tmp_path: Path) -> None:
+    question = ["query", "SELECT * FROM cloudtrail", "--estimate"]
+    told = json.loads(strongroom(*question, "-f", "json", *places).stdout)
+    assert (told["segments"]["read"], told["records"], told["refused"]) == (told["segments"]["total"], ROWS, False)
+    budgeted = strongroom(*question, *places, STRONGROOM_QUERY_READ_BYTES="1")
+    assert f"{told['bytes']:,} bytes; refused: it may read 1 bytes" in budgeted.stdout
+    assert strongroom(*question[:2], *places, STRONGROOM_QUERY_READ_BYTES="1").returncode == 2
+
+
 def test_a_table_does_not_let_records_steer_the_terminal(places: list[str | Path]) -> None:
     done = strongroom("query", r"SELECT chr(27) || '[31mred' AS c, '[bold]b' AS m", *places)
     assert "\x1b" not in done.stdout

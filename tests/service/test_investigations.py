@@ -21,7 +21,18 @@ from tests.ingest.samples import SAMPLES, SHARED, body, files
 from tests.service.conftest import QUIET, Service, make_tokens, start_service
 from tests.service.test_pages import REPOSITORY, page
 
-SOURCES = ("cloudtrail", "vpcflow", "guardduty", "syslog", "s3access", "route53", "securityhub", "eksaudit", "waf")
+SOURCES = (
+    "cloudtrail",
+    "vpcflow",
+    "guardduty",
+    "syslog",
+    "journal",
+    "s3access",
+    "route53",
+    "securityhub",
+    "eksaudit",
+    "waf",
+)
 ATTACK = ("cloudtrail/AWSLogs", "cloudtrail/stratus-detonation", "vpcflow")
 Event = dict[str, Any]
 Row = tuple[Any, ...]
@@ -529,7 +540,25 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     ]
     guesses += ["Jan 31 12:01:00 bastion sshd[9]: Accepted password for root from 192.0.2.7 port 4999 ssh2"]
     guesses += ["Jan 31 12:01:00 bastion sshd[8]: Failed password for root from 198.51.100.1 port 4999 ssh2"]
+    # The journal of two hosts, one of which sends its syslog, too. Whoever only claims to be sshd is not believed.
+    entries = [
+        (f"c{number}", host, program, f"{told} from {address} port 4999 ssh2")
+        for number, (host, program, told, address) in enumerate(
+            [
+                ("bastion", "sshd", "Failed password for root", "192.0.2.7"),
+                *[("gate", "sshd", f"Failed password for invalid user u{n}", "203.0.113.9") for n in range(3)],
+                ("gate", "sh", "Accepted password for root", "203.0.113.9"),
+                ("gate", "sshd", "Accepted publickey for alice", "198.51.100.2"),
+            ]
+        )
+    ]
+    journal = "\n".join(
+        f"__CURSOR={cursor}\n__REALTIME_TIMESTAMP={at_noon * 10**6}\n_HOSTNAME={host}\nSYSLOG_IDENTIFIER=sshd\n"
+        f"_COMM={program}\nMESSAGE={message}\n"
+        for cursor, host, program, message in entries
+    )
     contents = {
+        "journal": journal + "\n",
         "guardduty": json.dumps([finding]),
         "cloudtrail": json.dumps(calls),
         "vpcflow": "\n".join(flows),
@@ -643,8 +672,29 @@ def test_access_key(logs: Service, events: list[Event]) -> None:
 
 
 def test_host_logins(staged: Service) -> None:
-    (row,) = investigate(staged, "host-logins")
-    assert (row["source_address"], row["failures"], row["succeeded"], row["users"]) == ("192.0.2.7", 4, 1, 3)
+    """Against what the lines and entries say, read as text."""
+    said = re.compile(r"(Failed|Accepted) \S+ for (?:invalid user )?(\S+) from (\S+) port")
+    attempts = []
+    for (raw,) in staged.rows("SELECT raw FROM syslog"):
+        host, (result, user, address) = raw.split()[3], said.search(raw).groups()
+        attempts.append(("syslog", host, address, result, user))
+    for (raw,) in staged.rows("SELECT raw FROM journal"):
+        facts = dict(line.split("=", 1) for line in raw.splitlines())
+        if facts["_COMM"] == "sshd":
+            result, user, address = said.search(facts["MESSAGE"]).groups()
+            attempts.append(("journal", facts["_HOSTNAME"], address, result, user))
+    for least in (1, 3, 5):
+        expected = []
+        for address in {attempt[2] for attempt in attempts}:
+            own = [attempt for attempt in attempts if attempt[2] == address]
+            failed = [attempt for attempt in own if attempt[3] == "Failed"]
+            if len(failed) >= least:
+                users, hosts = {attempt[4] for attempt in failed}, {attempt[1] for attempt in own}
+                logs = sorted({attempt[0] for attempt in own})
+                expected.append((address, len(failed), len(own) - len(failed), len(users), len(hosts), logs))
+        rows = investigate(staged, "host-logins", least=least)
+        same(rows, "source_address failures succeeded users hosts logs", expected)
+        assert rows
 
 
 def test_bucket_sweeps(logs: Service) -> None:

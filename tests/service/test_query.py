@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from strongroom.client import Client
+from strongroom.client import Client, Refused
 from tests.service.conftest import Service
 from tests.service.test_ingest import push, trail
 
@@ -230,6 +230,30 @@ def test_a_search_and_the_client_find_what_is_not_sealed(service: Service) -> No
     assert (len(page["hits"]), page["next"], page["more"]) == (2, None, True)
 
 
+def test_an_estimate_is_what_is_read_then(service: Service) -> None:
+    push(service, "cloudtrail", trail(3), params={"wait": "sealed"})
+    sql = "SELECT count(*) FROM cloudtrail WHERE event_time >= $since"
+    with Client(service.url, service.tokens["investigator"]) as client:
+        for since in ("1970-01-01", "2099-01-01"):
+            told = client.estimate(sql, {"since": since})
+            answer = service.call(
+                "POST", "/v1/query", json={"sql": sql, "parameters": {"since": since}, "as_of": told.snapshot.size}
+            )
+            headers = answer.headers
+            assert told.snapshot.root == headers["Strongroom-Snapshot-Root"]
+            assert told.segments == int(headers["Strongroom-Segments"])
+            assert told.total - told.segments == int(headers["Strongroom-Segments-Pruned"])
+            assert (told.budget_bytes, told.refused) == (None, False)
+        assert told.segments == 0 < told.total
+        with pytest.raises(Refused, match="no view"):
+            client.estimate("SELECT * FROM cloudtrial")
+        ready = client.json("POST", "/v1/query/estimate", json={"investigation": "root-use"})
+        assert ready["segments"]["total"] == ready["segments"]["read"] + ready["segments"]["pruned"] > 0
+    service.call("POST", "/v1/seal")
+    acts = service.rows("SELECT DISTINCT outcome FROM audit WHERE action = 'estimate' ORDER BY 1")
+    assert acts == [["failure"], ["started"], ["success"]]
+
+
 def test_an_earlier_snapshot_has_nothing_unsealed(service: Service) -> None:
     mark = str(uuid.uuid4())
     for _ in range(2):
@@ -240,9 +264,14 @@ def test_an_earlier_snapshot_has_nothing_unsealed(service: Service) -> None:
         service.call("GET", "/v1/search", params={"unsealed": "true", "as_of": "1"}),
         service.call("GET", "/v1/search", params={"q": mark, "limit": "1", "unsealed": "true", "cursor": cursor}),
         service.call("POST", "/v1/queries", json={"sql": "SELECT 1", "unsealed": True}),
-        service.call("POST", "/v1/investigations/denied-bursts", json={"unsealed": True}),
+        service.call("POST", "/v1/query/estimate", json={"sql": "SELECT 1", "unsealed": True}),
+        service.call("GET", "/v1/timeline", params={"unsealed": "true", "as_of": "1"}),
+        service.call("GET", "/v1/entities/account/1", params={"unsealed": "true", "as_of": "1"}),
+        service.call("POST", "/v1/investigations/denied-bursts", json={"unsealed": True, "as_of": 1}),
     ]
     assert [(answer.status_code, answer.json()["code"]) for answer in refused] == [
         *[(400, "parameter-invalid")] * 3,
         *[(400, "bad-request")] * 2,
+        *[(400, "parameter-invalid")] * 3,
     ]
+    assert "/v1/query" in refused[3].json()["detail"]

@@ -28,7 +28,8 @@ def pivot(kind: str, filters: Filters, views: Sequence[ViewSource], *, top: int)
     Facets are FACETS, and `peer:<kind>`: the `top` most frequent values of each, in these views.
     """
     bound = Bound()
-    found = hits(filters, views, bound, {view.name: {"_peers": _peers(view)} for view in views})
+    more = {view.name: {"_peers": _peers(view)} for view in views} or {"": {"_peers": ""}}  # no view: no row either
+    found = hits(filters, views, bound, more)
     value = bound.add(filters.entities[0][1])
     facets = " UNION ALL ".join(
         f"SELECT {literal(name)} AS facet, {quoted(name)} AS value, count(*) AS records, min(event_time) AS first, "
@@ -37,7 +38,8 @@ def pivot(kind: str, filters: Filters, views: Sequence[ViewSource], *, top: int)
     )
     peers = (
         "SELECT 'peer:' || peer.kind AS facet, peer.value AS value, count(*) AS records, min(event_time) AS first, "
-        "max(event_time) AS last FROM (SELECT DISTINCT _segment, _row, event_time, unnest(_peers) AS peer FROM found) "
+        f"max(event_time) AS last FROM "
+        f"(SELECT event_time, unnest(list_distinct(CAST(_peers AS {_PEER}))) AS peer FROM found) "
         f"WHERE peer.value IS NOT NULL AND NOT (peer.kind = {literal(kind)} AND peer.value = {value}) GROUP BY ALL"
     )
     columns = "facet, value, records, first, last"

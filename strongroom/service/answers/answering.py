@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mappi
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -25,7 +26,7 @@ from starlette.responses import StreamingResponse
 
 from strongroom.ingest.unsealed import Unsealed
 from strongroom.query import results
-from strongroom.query.engine import Answer
+from strongroom.query.engine import Answer, Reading
 from strongroom.query.errors import ParameterInvalid, QueryBusy, QueryFailed, QueryRefused
 from strongroom.query.questions.prepared import Prepared
 from strongroom.service.acts import act
@@ -203,6 +204,20 @@ class Asking:
         finally:
             await answer.body.aclose()
 
+    async def estimate(self, question: Prepared) -> Reading:
+        """What `run` would read, read from nothing but indexes. Raises what the engine raises, recorded."""
+        try:
+            return await self._node.engine.estimate(
+                question.sql,
+                question.parameters,
+                user=self._asker.token,
+                as_of=self.size,
+                narrowing=question.narrowing,
+            )
+        except BaseException as error:
+            self.failed(error)
+            raise
+
     async def stream(self, answer: Answer) -> AsyncIterator[bytes]:
         """The answer's body; when it ends, in whatever way, its outcome is recorded and its place freed."""
         try:
@@ -329,7 +344,23 @@ def streamed(
     return StreamingResponse(body, headers=sent, media_type=content_type)
 
 
-async def with_members(body: AsyncIterator[bytes], members: Mapping[str, Any]) -> AsyncIterator[bytes]:
+def answered(
+    request: Request,
+    asking: Asking,
+    answer: Answer,
+    format: str,
+    *,
+    headers: Mapping[str, str] = MappingProxyType({}),
+    members: Mapping[str, Any] = MappingProxyType({}),
+) -> StreamingResponse:
+    """Rows as they come, what they rest on in headers; `members`, and what was unsealed, begin a JSON answer."""
+    body = asking.stream(answer)
+    if format == "json":
+        body = _with_members(body, {**members, **asking.basis})
+    return streamed(request, body, answer.content_type, {**stated(answer), **asking.stated, **headers})
+
+
+async def _with_members(body: AsyncIterator[bytes], members: Mapping[str, Any]) -> AsyncIterator[bytes]:
     """A JSON answer that begins with more members."""
     before = msgspec.json.encode(members) if members else b""
     async for chunk in body:

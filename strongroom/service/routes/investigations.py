@@ -31,6 +31,9 @@ class Blanks(BaseModel):
     parameters: dict[str, _Value] = Field({}, description="By name; those that are left out take their defaults.")
     limit: int | None = Field(None, ge=1, description="Most rows wanted; the answer says when it was cut.")
     as_of: int | None = Field(None, ge=1, description="Tree size of an earlier answer's snapshot, to repeat it.")
+    unsealed: bool = Field(
+        False, description="Read what is acknowledged and not sealed yet, too; such records have no address."
+    )
 
 
 @router.get("/v1/investigations", summary="The ready investigations", dependencies=[Depends(MAY_ASK)])
@@ -68,11 +71,12 @@ async def investigate(
         "investigation",
         target=name,
         as_of=blanks.as_of,
+        unsealed=blanks.unsealed,
         parameters=given,
         format=format,
     )
     answer = await asking.run(question, format=format, limit=blanks.limit)
-    return answering.streamed(request, asking.stream(answer), answer.content_type, answering.stated(answer))
+    return answering.answered(request, asking, answer, format)
 
 
 def _shown(public: dict[str, Any]) -> dict[str, Any]:

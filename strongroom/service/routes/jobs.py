@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path as FilePath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Request
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from starlette.responses import FileResponse, Response
 
 from strongroom.query import results
@@ -65,6 +65,14 @@ class Work(BaseModel):
     parameters: list[Any] | dict[str, Any] | None = Field(None, description="As the question takes them.")
     limit: int | None = Field(None, ge=1, description="Most rows wanted; by default as many as an answer may have.")
     as_of: int | None = Field(None, ge=1, description="Tree size of an earlier answer's snapshot.")
+    unsealed: Literal[False] = Field(False, description="Never: a kept answer must be one that can be asked again.")
+
+    @field_validator("unsealed", mode="before")
+    @classmethod
+    def _only_sealed(cls, value: Any) -> Any:
+        if value is True:
+            raise ValueError("only what is sealed can be asked here: use /v1/query")
+        return value
 
     @model_validator(mode="after")
     def _one_question(self) -> Work:
@@ -85,7 +93,7 @@ class Work(BaseModel):
 
     def facts(self) -> dict[str, Any]:
         """The question in words, for the audit and for its owner."""
-        return self.model_dump(exclude_none=True, exclude={"as_of"})
+        return self.model_dump(exclude_none=True, exclude={"as_of", "unsealed"})
 
 
 @router.post("/v1/queries", summary="Ask, and fetch the answer later", status_code=202, responses={202: _ONE[200]})

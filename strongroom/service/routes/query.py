@@ -91,11 +91,8 @@ async def query(
         format=format,
     )
     answer = await asking.run(Prepared(question.sql, question.parameters), format=format, limit=question.limit)
-    body = asking.stream(answer)
-    if format == "json":
-        named = {"segments": answering.basis(answer, names=True)["segments"]} if segments else {}
-        body = answering.with_members(body, named | asking.basis)
-    return answering.streamed(request, body, answer.content_type, answering.stated(answer) | asking.stated)
+    named = {"segments": answering.basis(answer, names=True)["segments"]} if segments else {}
+    return answering.answered(request, asking, answer, format, members=named)
 
 
 @router.get("/v1/catalog", summary="Tables, columns, ranges, counts", dependencies=[Depends(MAY_ASK)])

@@ -139,14 +139,14 @@ async def ask_saved(
         "saved",
         target=name,
         as_of=blanks.as_of,
+        unsealed=blanks.unsealed,
         version=found.version,
         sql=found.sql,
         parameters=given,
         format=format,
     )
     answer = await asking.run(question, format=format, limit=blanks.limit)
-    headers = {**answering.stated(answer), "Strongroom-Saved-Version": str(found.version)}
-    return answering.streamed(request, asking.stream(answer), answer.content_type, headers)
+    return answering.answered(request, asking, answer, format, headers={"Strongroom-Saved-Version": str(found.version)})
 
 
 def _shown(saved: Saved) -> dict[str, Any]:

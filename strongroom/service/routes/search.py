@@ -93,6 +93,13 @@ async def filters(
 
 
 Wanted = Annotated[Filters, Depends(filters)]
+Unsealed = Annotated[
+    bool,
+    Query(
+        description="Look through what is acknowledged and not sealed yet, too, without `cursor` and `as_of`. Hits of "
+        "a search say `sealed`, those that are not have no address, and there is one page."
+    ),
+]
 
 
 @router.get(
@@ -118,13 +125,7 @@ async def search_records(
     cursor: Annotated[str | None, Query(description="`next` of the page before, all else the same.")] = None,
     as_of: Annotated[int | None, Query(ge=1, description="Tree size of an earlier answer's snapshot.")] = None,
     raw: Annotated[bool, Query(description="Add the record itself.")] = False,
-    unsealed: Annotated[
-        bool,
-        Query(
-            description="Look through what is acknowledged and not sealed yet, too: hits say `sealed`, those that are "
-            "not have no address. One page, without `cursor` and `as_of`."
-        ),
-    ] = False,
+    unsealed: Unsealed = False,
     accept: AcceptHeader = "*/*",
 ) -> Response:
     """Look through every source at once; each hit has the address its proof starts from."""
@@ -138,8 +139,7 @@ async def search_records(
     question = search.search(wanted, views, after=after, raw=raw, marked=unsealed)
     if format != "json":
         answer = await asking.run(question, format=format, limit=limit)
-        headers = answering.stated(answer) | asking.stated
-        return answering.streamed(request, asking.stream(answer), answer.content_type, headers)
+        return answering.answered(request, asking, answer, format)
     limit = min(limit, PAGE_HITS)
     answer, rows = await asking.rows(question, limit=limit + 1)
     hits = [_addressed(node, hit) for hit in rows.named()]
@@ -193,17 +193,18 @@ async def timeline_of_records(
     bucket: Annotated[Bucket | None, Query(description="Length of a bucket; by default what suits the time.")] = None,
     by: Annotated[By, Query(description="What to tell apart.")] = "source",
     as_of: Annotated[int | None, Query(ge=1, description="Tree size of an earlier answer's snapshot.")] = None,
+    unsealed: Unsealed = False,
     accept: AcceptHeader = "*/*",
 ) -> Response:
     """For charts. With no filter but time and source, it is answered from the counts the log itself commits to."""
     node = node_of(request)
     format = answering.negotiate(accept)
     looked_through = search.searched(wanted, node.views)
-    asking = await _begin(request, principal, "timeline", as_of=as_of, format=format, by=by)
+    asking = await _begin(request, principal, "timeline", as_of=as_of, unsealed=unsealed, format=format, by=by)
     counts = await asyncio.to_thread(node.counts.of, asking.size, [view.name for view in looked_through])
     if bucket is None:
         bucket = timeline.automatic(timeline.span_of(counts or {}, wanted))
-    if format == "json" and counts is not None and timeline.countable(wanted, bucket, by):
+    if format == "json" and counts is not None and not unsealed and timeline.countable(wanted, bucket, by):
         rows = timeline.from_counts(counts, wanted, bucket, by)
         basis = {
             "snapshot": {"size": asking.size, "root": node.log.root(asking.size).hex()},
@@ -211,16 +212,18 @@ async def timeline_of_records(
         }
         asking.succeeded(rows=len(rows))
         return Json({**basis, "counted": "details", **_chart(rows, bucket, by)})
-    question = timeline.timeline(wanted, _with_segments(node, looked_through), bucket, by)
+    views = looked_through if unsealed else _with_segments(node, looked_through)
+    question = timeline.timeline(wanted, views, bucket, by)
     if format != "json":
         answer = await asking.run(question, format=format, limit=_COUNT_ROWS)
-        return answering.streamed(request, asking.stream(answer), answer.content_type, answering.stated(answer))
+        return answering.answered(request, asking, answer, format)
     answer, found = await asking.rows(question, limit=_COUNT_ROWS)
     asking.succeeded(rows=len(found.rows))
     chart = _chart(found.rows, bucket, by)
     if found.truncated:
         chart["truncated"] = found.truncated
-    return Json({**answering.basis(answer), "counted": "records", **chart}, headers=answering.stated(answer))
+    told = {**answering.basis(answer), **asking.basis, "counted": "records", **chart}
+    return Json(told, headers=answering.stated(answer) | asking.stated)
 
 
 @router.get(
@@ -258,18 +261,20 @@ async def entity_in_records(
     wanted: Wanted,
     top: Annotated[int, Query(ge=1, le=1000, description="Most values of each list.")] = _TOP,
     as_of: Annotated[int | None, Query(ge=1, description="Tree size of an earlier answer's snapshot.")] = None,
+    unsealed: Unsealed = False,
 ) -> Response:
     """First and last seen, sources, actions, outcomes, and the other entities in the same records: what to ask next."""
     node = node_of(request)
     wanted = search.about(wanted, f"{kind}:{value}")
     looked_through = search.searched(wanted, node.views)
-    asking = await _begin(request, principal, "entity", as_of=as_of)
-    question = pivots.pivot(kind, wanted, _with_segments(node, looked_through), top=top)
+    asking = await _begin(request, principal, "entity", as_of=as_of, unsealed=unsealed)
+    views = looked_through if unsealed else _with_segments(node, looked_through)
+    question = pivots.pivot(kind, wanted, views, top=top)
     answer, rows = await asking.rows(question, limit=node.engine.limits.rows)
     shown = pivots.shown(rows.rows)
     asking.succeeded(rows=shown["records"])
-    body = {**answering.basis(answer), "kind": kind, "value": value, **shown}
-    return Json(body, headers=answering.stated(answer))
+    body = {**answering.basis(answer), **asking.basis, "kind": kind, "value": value, **shown}
+    return Json(body, headers=answering.stated(answer) | asking.stated)
 
 
 async def _begin(
