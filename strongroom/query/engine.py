@@ -38,6 +38,7 @@ from strongroom.query.holdings.indexing import Indexer
 from strongroom.query.holdings.narrowing import Narrowing
 from strongroom.query.holdings.pruning import Pruner
 from strongroom.query.holdings.segments import Segment, numbers_of
+from strongroom.query.holdings.texts import TextIndex
 from strongroom.query.limits import QueryLimits
 from strongroom.query.normalised import NormalisedView
 from strongroom.query.overview import overview
@@ -134,14 +135,16 @@ class QueryEngine:
             directory / "index",
             digests=self._catalog.table.digests,
             columns={view.name: view.entities for view in views},
-            max_bytes=self.limits.index_bytes,
         )
-        self._pruner = Pruner(self._catalog.table, self._index, self._views, self._normalised)
+        texts = TextIndex(directory / "index", digests=self._catalog.table.digests)
+        self._pruner = Pruner(self._catalog.table, self._index, texts, self._views, self._normalised)
         self._indexer = Indexer(
             catalog=self._catalog,
             cache=self._cache,
             pool=self._pool,
             index=self._index,
+            texts=texts,
+            max_bytes=self.limits.index_bytes,
             sources=self._views,
             everything=store.local_path(layout.SEGMENTS.rstrip("/")) is not None and not log.contents.encryption.keys,
         )
@@ -193,7 +196,7 @@ class QueryEngine:
 
     async def indexed(self) -> None:
         """Index now what would be indexed in the background. Raises StrongroomError, OSError."""
-        await asyncio.to_thread(self._index.load)
+        await asyncio.to_thread(self._indexer.load)
         await self._indexer.catch_up()
 
     async def run(

@@ -24,7 +24,7 @@ class QueryLimits:
     cache_bytes         verified copies of segments kept from remote stores
     cache_threads       segments fetched from a remote store at once
     cache_check         how copies an earlier process left are checked: "hash" or "stat" (query/holdings/cache.py)
-    index_bytes         of the local index of entities; what does not fit is searched without it
+    index_bytes         of the local indexes of entities and of texts; what does not fit is searched without them
     spare_workers       processes kept ready, so that a query does not wait for one to start
     """
 

@@ -22,6 +22,7 @@ from strongroom.query.holdings.index import EntityIndex
 from strongroom.query.holdings.narrowing import Narrowing
 from strongroom.query.holdings.pruning import Carrier, Pruner, carried
 from strongroom.query.holdings.segments import Segment, SegmentTable, bits_of, numbers_of
+from strongroom.query.holdings.texts import TextIndex
 from strongroom.query.normalised import NormalisedPart, NormalisedView, sources_read
 from strongroom.query.process import guard, mentions, setup, where
 from strongroom.query.views import Files, ViewSource, sources_of, view_names
@@ -55,7 +56,7 @@ class World:
     """Segments on disk, what is known of them, and a database to ask."""
 
     table: SegmentTable
-    index: EntityIndex
+    pruner: Pruner
     paths: list[Path]
     root: Path
     connection: duckdb.DuckDBPyConnection
@@ -66,7 +67,7 @@ class World:
         known = where.conditions(checked.tree, checked.views, where.Constants(parameters, self.connection))
         reading = {view: known.get(view) for view in checked.views}
         read = {source.name for source in sources_of({*checked.views, *sources_read(checked.views, [ACROSS])}, SOURCES)}
-        return checked, Pruner(self.table, self.index, SOURCES, [ACROSS]).choose(99, read, reading, narrowing)[1]
+        return checked, self.pruner.choose(99, read, reading, narrowing)[1]
 
     def rows(self, sql: str, views: Any, chosen: int, needed: Any, parameters: Any = None) -> list[Any]:
         files: dict[str, list[Files]] = {}
@@ -105,11 +106,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         root / "index",
         digests=table.digests,
         columns={source.name: source.entities for source in SOURCES},
-        max_bytes=1 << 30,
     )
     for number in range(13):  # the last three are not indexed yet
         made.add({number: table[number].source}, [words[number]])
-    yield World(table, made, paths, root, connection)
+    pruner = Pruner(table, made, TextIndex(root / "index", digests=table.digests), SOURCES, [ACROSS])
+    yield World(table, pruner, paths, root, connection)
     connection.close()
 
 
@@ -288,7 +289,7 @@ def test_an_index_is_believed_only_while_it_is_of_these_segments(world: World, t
     columns: dict[str, Any] = {"app": ENTITIES, "flow": {}}
 
     def opened(table: SegmentTable = table, columns: Any = columns) -> EntityIndex:
-        made = EntityIndex(tmp_path, digests=table.digests, columns=columns, max_bytes=1 << 20)
+        made = EntityIndex(tmp_path, digests=table.digests, columns=columns)
         made.load()
         return made
 

@@ -27,6 +27,13 @@ class Between(msgspec.Struct, frozen=True, tag="between"):
     high: int | None = None
 
 
+class Contains(msgspec.Struct, frozen=True, tag="contains"):
+    """The text in `column` contains all of `pieces`, where capital letters (as grams.py knows them) count as small."""
+
+    column: str
+    pieces: tuple[str, ...]
+
+
 class Every(msgspec.Struct, frozen=True, tag="every"):
     """All of the parts."""
 
@@ -39,7 +46,7 @@ class Some(msgspec.Struct, frozen=True, tag="some"):
     parts: tuple[Condition, ...]
 
 
-Condition = OneOf | Between | Every | Some
+Condition = OneOf | Between | Contains | Every | Some
 
 
 def every(parts: Iterable[Condition | None]) -> Condition | None:

@@ -1,6 +1,7 @@
-"""Keeps the entity index behind the log: in the background, newest segments first, in a process that may only read.
+"""Keeps the indexes behind the log: in the background, newest segments first, in a process that may only read.
 
-A segment is indexed once its file is here and was checked: in a local store that is every segment, with a remote one
+A segment is read once for both, its entities (index.py) and its texts (texts.py), or for the one that lacks it. It is
+indexed once its file is here and was checked: in a local store that is every segment, with a remote one
 those that a query fetched. What can't be indexed (it is damaged, or too large for the process) is left out and stays a
 segment that can hold anything; the queries that need it will say what is wrong with it.
 """
@@ -18,11 +19,12 @@ from strongroom.query.holdings.cache import SegmentCache
 from strongroom.query.holdings.catalog import Catalog
 from strongroom.query.holdings.index import EntityIndex
 from strongroom.query.holdings.segments import Segment, bits_of, numbers_of
+from strongroom.query.holdings.texts import TextIndex
 from strongroom.query.process import frames
 from strongroom.query.process.pool import Worker, WorkerPool
 from strongroom.query.views import ViewSource
 
-BATCH_SEGMENTS, BATCH_BYTES = 64, 64 << 20
+BATCH_SEGMENTS, BATCH_BYTES = 64, 32 << 20
 LOOK_AT = 4_096
 PAUSE_SECONDS = 2.0
 """Between looks at the log. Segments that came meanwhile become one run of the index, not a run each."""
@@ -40,11 +42,14 @@ class Indexer:
         cache: SegmentCache,
         pool: WorkerPool,
         index: EntityIndex,
+        texts: TextIndex,
+        max_bytes: int,
         sources: Sequence[ViewSource],
         everything: bool,
     ) -> None:
-        """`everything`: whether all segments' files are here; else those that `fetched` names."""
-        self._catalog, self._cache, self._pool, self._index = catalog, cache, pool, index
+        """`max_bytes`: of both indexes. `everything`: all segments' files are here; else those that `fetched` names."""
+        self._catalog, self._cache, self._pool = catalog, cache, pool
+        self._index, self._texts, self._max_bytes = index, texts, max_bytes
         self._kinds = {item.name: {kind: list(names) for kind, names in item.entities.items()} for item in sources}
         self._everything = everything
         self._here = 0
@@ -57,13 +62,18 @@ class Indexer:
 
     async def run(self) -> None:
         """Take in what an earlier process indexed, then go on with what is missing, as long as nobody cancels."""
-        await asyncio.to_thread(self._index.load)
+        await asyncio.to_thread(self.load)
         while True:
             await asyncio.sleep(PAUSE_SECONDS)
             try:
                 await self.catch_up()
             except (StrongroomError, OSError) as error:
                 log.warning("indexing failed", detail=str(error))
+
+    def load(self) -> None:
+        """Take in what an earlier process indexed."""
+        self._index.load()
+        self._texts.load()
 
     async def catch_up(self) -> None:
         """Index everything that can be indexed now. Raises StrongroomError, OSError."""
@@ -84,23 +94,31 @@ class Indexer:
             self._pool.release(worker, clean=clean)
 
     def _next(self) -> dict[int, Segment]:
-        """The newest segments of one source that are not indexed, by number; none when the index is full."""
+        """The newest segments of one source that lack the same indexes, by number; none when there is no more room."""
         known = (1 << len(self._catalog.table)) - 1
-        missing = (known if self._everything else known & self._here) & ~self._index.covered & ~self._left_out
-        if not missing or self._index.full:
+        indexed = self._index.covered & self._texts.covered
+        missing = (known if self._everything else known & self._here) & ~indexed & ~self._left_out
+        if not missing or self._index.size + self._texts.size >= self._max_bytes:
             return {}
         batch: dict[int, Segment] = {}
+        alike: tuple[str, bool, bool] | None = None
         size = 0
         start = max(missing.bit_length() - LOOK_AT, 0)
         for number in reversed(numbers_of(missing >> start)):
             segment = self._catalog.table[start + number]
-            if segment.source != next(iter(batch.values()), segment).source:
+            kind = (segment.source, *self._lacks(start + number))
+            if alike is not None and kind != alike:
                 continue
+            alike = kind
             size += segment.bytes
             if batch and (len(batch) == BATCH_SEGMENTS or size > BATCH_BYTES or self._suspects):
                 break
             batch[start + number] = segment
         return batch
+
+    def _lacks(self, number: int) -> tuple[bool, bool]:
+        """Whether a segment is still to be indexed by its entities, and by its texts."""
+        return not self._index.covered >> number & 1, not self._texts.covered >> number & 1
 
     async def _add(self, worker: Worker, batch: Mapping[int, Segment]) -> bool:
         """Index a batch; when that fails, leave out what it was. Returns whether the process is still fit."""
@@ -110,11 +128,17 @@ class Indexer:
         if kinds is None:  # of a source that is not declared any more: no view reads it
             self._left_out |= bits_of(batch)
             return True
+        entities, texts = self._lacks(next(iter(batch)))
         try:
             with self._cache.holding(segments):
-                files = await asyncio.to_thread(self._cache.ensure, segments)
-                listed = [(file.as_posix(), number) for file, number in zip(files, batch, strict=True)]
-                words = await self._asked(worker, frames.Index(listed, kinds, int(self._pool.limits.seconds) + 5))
+                paths = await asyncio.to_thread(self._cache.ensure, segments)
+                files = [
+                    frames.Indexable(path.as_posix(), number, segment.bytes, self._fields(segment))
+                    for path, (number, segment) in zip(paths, batch.items(), strict=True)
+                ]
+                seconds = int(self._pool.limits.seconds) + 5
+                request = frames.Index(files, kinds if entities else None, texts, seconds)
+                indexed = await self._asked(worker, request)
         except StrongroomError as error:
             if len(batch) > 1:
                 self._suspects |= bits_of(batch)
@@ -124,10 +148,17 @@ class Indexer:
             self._suspects &= ~self._left_out
             return not isinstance(error, QueryFailed)
         self._suspects &= ~bits_of(batch)
-        await asyncio.to_thread(self._index.add, dict.fromkeys(batch, source), [words])
+        if entities:
+            await asyncio.to_thread(self._index.add, dict.fromkeys(batch, source), [indexed.words])
+        if texts:
+            await asyncio.to_thread(self._texts.add, dict(zip(batch, indexed.filters, strict=True)))
         return True
 
-    async def _asked(self, worker: Worker, request: frames.Index) -> bytes:
+    def _fields(self, segment: Segment) -> list[str]:
+        """The columns that its records are rebuilt from."""
+        return list(dict.fromkeys(name for form in self._cache.shape(segment).forms for name in form.columns))
+
+    async def _asked(self, worker: Worker, request: frames.Index) -> frames.Indexed:
         """Raises QueryFailed when the process ends or fails over it."""
         assert worker.watch is not None
         await worker.send(request)
@@ -136,6 +167,6 @@ class Indexer:
             reply = await worker.receive()
         finally:
             worker.watch.counting = False
-        if not isinstance(reply, frames.Words):
-            raise QueryFailed(reply.message if isinstance(reply, frames.Failure) else "it broke its protocol")
-        return reply.content
+        if isinstance(reply, frames.Indexed) and len(reply.filters) == len(request.files) * request.texts:
+            return reply
+        raise QueryFailed(reply.message if isinstance(reply, frames.Failure) else "it broke its protocol")

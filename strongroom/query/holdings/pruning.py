@@ -1,10 +1,10 @@
-"""Which segments can hold a row that matters: conditions and narrowings, answered from the catalog and the index. Pure.
+"""Which segments can hold a row that matters: conditions and narrowings, answered from the catalog and indexes. Pure.
 
 A choice is a set of segments as bits (segments.py). For each condition the answer may be too large, never too small:
-times come from the catalog, values from the entity index, and where the index does not cover a segment, or a column is
-not one that it knows, the segment stays. A view made of sources' columns hands a condition on to them where its
-column is one of theirs, or the first of several that has a value (`coalesce`): whatever such an expression gives is a
-value of one of its columns.
+times come from the catalog, values from the entity index, what a record contains from the text index, and where the
+index does not cover a segment, or a column is not one that it knows, the segment stays. A view made of sources' columns
+hands a condition on to them where its column is one of theirs, or the first of several that has a value (`coalesce`):
+whatever such an expression gives is a value of one of its columns.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from strongroom.query.holdings.conditions import Between, Condition, Every, OneOf, Some
+from strongroom.query.holdings.conditions import Between, Condition, Contains, Every, OneOf, Some
 from strongroom.query.holdings.narrowing import Narrowing
 from strongroom.query.holdings.segments import SegmentTable
 from strongroom.query.normalised import NormalisedView
@@ -42,6 +42,19 @@ class Index(Protocol):
         ...
 
 
+class Texts(Protocol):
+    """What is asked of an index of records' texts (texts.py)."""
+
+    @property
+    def covered(self) -> int:
+        """The segments it knows."""
+        ...
+
+    def find(self, pieces: Collection[str], among: int) -> int:
+        """Those of them `among` that can hold a record which contains all of these texts, case apart."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Carrier:
     """A column that a view's column takes its value from: `element`, an element of a list."""
@@ -50,22 +63,31 @@ class Carrier:
     element: bool = False
 
 
+_RECORD = (Carrier("raw"),)
+
+
 class Pruner:
     """Chooses segments. One for all queries; what it chooses from grows meanwhile, also while it chooses."""
 
     def __init__(
-        self, table: SegmentTable, index: Index, sources: Sequence[ViewSource], normalised: Sequence[NormalisedView]
+        self,
+        table: SegmentTable,
+        index: Index,
+        texts: Texts,
+        sources: Sequence[ViewSource],
+        normalised: Sequence[NormalisedView],
     ) -> None:
-        self._table, self._index = table, index
+        self._table, self._index, self._texts = table, index, texts
         self._kinds = {source.name: _kinds(source) for source in sources}
-        self._carriers: dict[tuple[str, str], Mapping[str, tuple[Carrier, ...] | None]] = {}
+        self._carriers: dict[tuple[str, str], dict[str, tuple[Carrier, ...] | None]] = {}
         for source in sources:
             self._carriers[source.name, source.name] = {}
             events = dict.fromkeys(EVENT_COLUMNS, "NULL") | {"event_time": "event_time"} | dict(source.events)
             self._carriers[EVENTS, source.name] = {name: carried(sql) for name, sql in events.items()}
+            self._carriers[EVENTS, source.name]["raw"] = _RECORD
         for view in normalised:
             for part in view.parts:  # several parts of one source: a column must come from the same columns in all
-                mapped = {name: carried(part.values.get(name, "NULL")) for name in view.columns}
+                mapped = {name: carried(part.values.get(name, "NULL")) for name in view.columns} | {"raw": _RECORD}
                 before = self._carriers.get((view.name, part.source))
                 if before is not None:
                     mapped = {name: _both(before[name], found) for name, found in mapped.items()}
@@ -115,7 +137,7 @@ class Pruner:
             return among & self._table.within(condition.low, condition.high) if timely else among
         if isinstance(condition, OneOf):
             return self._holding(source, carriers, condition, among)
-        return among
+        return self._containing(condition, among) if carriers == _RECORD else among
 
     def _carriers_of(self, view: str, source: str, column: str) -> tuple[Carrier, ...] | None:
         if view == source:
@@ -131,6 +153,11 @@ class Pruner:
                 return among
             found |= self._index.find(kind, condition.values)
         return among & found
+
+    def _containing(self, condition: Contains, among: int) -> int:
+        """Those with a record that can contain all the pieces."""
+        known = self._texts.covered  # before looking, as below
+        return among & (~known | self._texts.find(condition.pieces, among & known))
 
     def _narrowed(self, narrowing: Narrowing, source: str, among: int) -> int:
         if narrowing.sources is not None and source not in narrowing.sources:

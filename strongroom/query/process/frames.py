@@ -2,7 +2,7 @@
 
     server -> worker    Ask, then Grant (or Drop, when no answer is wanted), a query each; or Index
     worker -> server    Ready once; a query each: Tables, Begin, Data…, End; or Failure instead of any of the last four;
-                        once in a query, Widen instead of Begin, for another Grant; Words after an Index, or Failure
+                        once in a query, Widen instead of Begin, for another Grant; Indexed after an Index, or Failure
 
 The worker runs SQL of strangers, so the server trusts nothing it says: messages are decoded into exact types, a frame
 is at most MAX_FRAME long, and whatever does not fit is the end of that worker.
@@ -49,11 +49,22 @@ class Drop(msgspec.Struct, frozen=True, tag="drop"):
     """The statement need not be run."""
 
 
-class Index(msgspec.Struct, frozen=True, tag="index"):
-    """Say which entities are in these files (path, number of the segment) of one source: `kinds` names its columns."""
+class Indexable(msgspec.Struct, frozen=True):
+    """A file of the segment `number`, which is of `bytes`; `fields`: columns that records are rebuilt from."""
 
-    files: list[tuple[str, int]]
-    kinds: dict[str, list[str]]
+    path: str
+    number: int
+    bytes: int
+    fields: list[str]
+
+
+class Index(msgspec.Struct, frozen=True, tag="index"):
+    """Say what indexes keep of these files of one source: the entities in the columns that `kinds` names (None: say
+    nothing of entities), and `texts`."""
+
+    files: list[Indexable]
+    kinds: dict[str, list[str]] | None
+    texts: bool
     cpu_seconds: int
 
 
@@ -76,10 +87,11 @@ class Widen(msgspec.Struct, frozen=True, tag="widen"):
     """The statement can't be bound. Grant it once more, with all columns: then the error can suggest the right one."""
 
 
-class Words(msgspec.Struct, frozen=True, tag="words"):
-    """What an index of the files holds: 64-bit words as index.py has them, sorted for each file."""
+class Indexed(msgspec.Struct, frozen=True, tag="indexed"):
+    """Of the files: words as index.py has them, sorted for each file; a filter of grams.py each, if asked for."""
 
-    content: bytes
+    words: bytes
+    filters: list[bytes]
 
 
 class Begin(msgspec.Struct, frozen=True, tag="begin"):
@@ -111,7 +123,7 @@ class Failure(msgspec.Struct, frozen=True, tag="failure"):
 
 
 Request = Ask | Grant | Drop | Index
-Reply = Ready | Tables | Widen | Words | Begin | Data | End | Failure
+Reply = Ready | Tables | Widen | Indexed | Begin | Data | End | Failure
 
 _requests = msgspec.msgpack.Decoder(Request)
 _replies = msgspec.msgpack.Decoder(Reply)

@@ -6,10 +6,11 @@ the WHERE's conjuncts on that view's columns are its condition. In a join they h
 join does not make up for (both sides of an inner join, the left of a left join), when the column is qualified by that
 side's name; and so does the ON of inner joins. A view named in several places has the conditions of all, joined by OR.
 
-Understood are, on a plain column: `=`, `IN`, comparisons and BETWEEN, `list_contains` and an element of a list, joined
-by AND and OR. Values are constants and bound parameters; times also a constant distance from now. All else is unknown,
-which is sound. In DuckDB's WHERE a name means a column before it means an alias of the SELECT list, and names match
-without regard to case; a name that is no column of the view is for the reader to ignore.
+Understood are, on a plain column: `=`, `IN`, comparisons and BETWEEN, `list_contains` and an element of a list; LIKE,
+ILIKE, `contains`, `starts_with`, `ends_with` and regular expressions (patterns.py), also on `lower(column)`; joined by
+AND and OR. Values are constants and bound parameters, texts also put together of such; times also a constant distance
+from now. All else is unknown, which is sound. In DuckDB's WHERE a name means a column before it means an alias of the
+SELECT list, and names match without regard to case; a name that is no column of the view is for the reader to ignore.
 """
 
 from __future__ import annotations
@@ -21,12 +22,18 @@ import duckdb
 import msgspec
 
 from strongroom.query.holdings.conditions import Between, Condition, OneOf, every, some
+from strongroom.query.process import patterns
 
 MAX_DEPTH, MAX_VALUES = 16, 1_000
 CLOCK_MICROSECONDS = 3_600_000_000
 """How far apart reading "now" here and in the statement itself may be: a reader of files may have to wait for them."""
 
 _LIST_MEMBER = frozenset({"list_contains", "list_has", "array_contains", "array_has"})
+_LIKE = {"~~": False, "like_escape": False, "~~*": True, "ilike_escape": True}  # -> whether it ignores case
+_PART = frozenset({"contains", "starts_with", "^@", "prefix", "ends_with", "suffix"})
+_EXPRESSION = frozenset({"regexp_matches", "regexp_full_match"})
+_LOWER = frozenset({"lower", "lcase"})
+_TEXT_MADE_BY = frozenset({"||", "concat", "regexp_escape", *_LOWER})
 _NOW = frozenset({"now", "current_timestamp", "get_current_timestamp", "transaction_timestamp"})
 _NEAR_NOW = _NOW | {"-", "+", "trunc", "to_seconds", "to_minutes", "to_hours", "to_days", "to_weeks", "to_months"}
 _FLIPPED = {
@@ -162,11 +169,21 @@ class _Reader:
         return Between(column, low=moment) if lower else Between(column, high=moment)
 
     def _function(self, node: Any) -> Condition | None:
-        arguments = [item["expression"] for item in node["arguments"]]
-        if node["qualified_name"]["path"][-1].lower() not in _LIST_MEMBER or len(arguments) != 2:
+        name, arguments = _called(node)
+        if len(arguments) < 2:
             return None
-        column, text = self._column(arguments[0]), self._constants.text(arguments[1])
-        return None if column is None or text is None else OneOf(column, (text,), element=True)
+        subject, *rest = arguments
+        texts = [self._constants.text(argument) for argument in rest]
+        given = [text for text in texts if text is not None]
+        if len(given) < len(texts):
+            return None
+        if name in _LIST_MEMBER and len(given) == 1:
+            column = self._column(subject)
+            return None if column is None else OneOf(column, (given[0],), element=True)
+        function, inner = _called(subject)
+        ignoring_case = function in _LOWER and len(inner) == 1
+        column = self._column(inner[0] if ignoring_case else subject)
+        return None if column is None else _matching(name, column, given, ignoring_case)
 
     def _column(self, node: Any) -> str | None:
         """The name of a column of this table, nested ones with dots; None for anything else."""
@@ -176,6 +193,25 @@ class _Reader:
         if len(names) > 1 and names[0] == self._name:
             return ".".join(names[1:])
         return ".".join(names) if self._alone else None
+
+
+def _matching(name: str, column: str, given: list[str], ignoring_case: bool) -> Condition | None:
+    """What a function that looks into a text says, `given` its other arguments."""
+    if name in _LIKE:
+        escape = given[1] if len(given) == 2 else ""
+        if len(given) > 2 or escape.isalnum() or len(escape) > 1 or not escape.isascii():
+            return None  # with a letter that escapes, ignoring case means more than is worth knowing
+        return patterns.like(column, given[0], escape, ignoring_case=ignoring_case or _LIKE[name])
+    if name in _PART and len(given) == 1:
+        return patterns.contained(column, given, ignoring_case=ignoring_case)
+    return patterns.expression(column, *given) if name in _EXPRESSION and len(given) <= 2 else None
+
+
+def _called(node: Any) -> tuple[str, list[Any]]:
+    """The function that an expression calls, with its arguments; "" when it calls none."""
+    if node["type"] != "FUNCTION":
+        return "", []
+    return node["qualified_name"]["path"][-1].lower(), [item["expression"] for item in node["arguments"]]
 
 
 class Constants:
@@ -188,7 +224,7 @@ class Constants:
             self._bound = {str(number): value for number, value in enumerate(parameters or (), 1)}
         self._connection = connection
 
-    def text(self, node: Any) -> str | None:
+    def text(self, node: Any, depth: int = 0) -> str | None:
         """A constant text. Numbers are none: compared with a column of text they are compared as numbers."""
         if node["type"] == "VALUE_CONSTANT":
             literal = node["literal"]
@@ -196,7 +232,14 @@ class Constants:
         if node["type"] == "VALUE_PARAMETER":
             value = self._bound.get(node["identifier"])
             return value if isinstance(value, str) else None
-        return None
+        name, arguments = _called(node)
+        if name not in _TEXT_MADE_BY or depth > MAX_DEPTH:
+            return None
+        parts = [self.text(argument, depth + 1) for argument in arguments]
+        if None in parts:
+            return None
+        made = self._value(f'SELECT "{name}"({", ".join("?" * len(parts))})', parts)  # one of those named above
+        return made if isinstance(made, str) else None
 
     def moment(self, node: Any, widen: int) -> int | None:
         """A constant time, microseconds since the epoch; one that depends on the clock is moved towards `widen`."""

@@ -31,8 +31,7 @@ import pyarrow.ipc
 
 from strongroom.query import results
 from strongroom.query.errors import Position, QueryError
-from strongroom.query.holdings import index
-from strongroom.query.process import frames, guard, mentions, sandbox, where
+from strongroom.query.process import extraction, frames, guard, mentions, sandbox, where
 
 PREPARED = 2
 """Databases kept ready: opening one takes longer than a small question, and is done while nobody asks."""
@@ -133,28 +132,22 @@ def _serve(
 
 
 def _index(request: frames.Index, database: duckdb.DuckDBPyConnection, outgoing: BinaryIO) -> bool:
-    """The entities in files. Returns whether this process may serve another request."""
+    """What indexes keep of files. Returns whether this process may serve another request."""
     sandbox.allow_processor_seconds(request.cpu_seconds)
+    words, filters = [], []
     try:
-        _confine(database, [path for path, _ in request.files])
-        words = b"".join(_words(database, path, number, request.kinds) for path, number in request.files)
+        _confine(database, [file.path for file in request.files])
+        for file in request.files:
+            read = extraction.File(database, file.path)
+            if request.kinds is not None:
+                words.append(read.words(request.kinds, file.number))
+            if request.texts:
+                filters.append(read.filter(file.fields, file.bytes))
     except (duckdb.Error, pa.ArrowException, MemoryError) as error:
         _send(outgoing, frames.Failure("query-failed", f"{type(error).__name__}: {error}"))
         return False
-    _send(outgoing, frames.Words(words))
+    _send(outgoing, frames.Indexed(b"".join(words), filters))
     return True
-
-
-def _words(database: duckdb.DuckDBPyConnection, path: str, number: int, kinds: dict[str, list[str]]) -> bytes:
-    file = "read_parquet('" + path.replace("'", "''") + "', hive_partitioning = false)"
-    described = database.execute(f"DESCRIBE SELECT * FROM {file}").fetchall()  # noqa: S608
-    columns = {str(name): str(kind) for name, kind, *_ in described}
-    table = database.sql(index.words_sql(kinds, columns, file, number)).to_arrow_table()
-    return b"".join(
-        memoryview(chunk.buffers()[1]).cast("B")[8 * chunk.offset : 8 * (chunk.offset + len(chunk))]
-        for chunk in table.column(0).chunks
-        if len(chunk)
-    )
 
 
 def open_database(settings: Settings) -> duckdb.DuckDBPyConnection:
