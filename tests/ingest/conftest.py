@@ -105,6 +105,7 @@ class House:
     store: FaultyStore = field(init=False)
     files: Path = field(init=False)
     signers: list[keys.LocalSigner] = field(init=False)
+    signer: Signer = field(init=False)
 
     def __post_init__(self) -> None:
         self.store = FaultyStore(buckets.store_at(self.root / "archive"))
@@ -117,15 +118,14 @@ class House:
     def intake(
         self, *, state: Path | None = None, writer_id: str = "w1", registry: Registry = BUILT_IN, **limits: float
     ) -> Intake:
-        signer = Signer(self.store, self.signers, self.root / "memory.json")
-
+        self.signer = Signer(self.store, self.signers, self.root / "memory.json")
         return Intake(
             store=self.store,
             log=Log.open(self.store, self.wrapping),
             directory=state or self.state,
             writer_id=writer_id,
             receipt_signer=self.receipts,
-            sign_checkpoint=signer.sign,
+            sign_checkpoint=self.signer.sign,
             registry=registry,
             rules=self.rules,
             limits=replace(self.limits, **limits),  # type: ignore[arg-type]
