@@ -135,11 +135,50 @@ def test_records_that_are_text_are_read_as_text(own: Archive, tmp_path: Path) ->
         own.seal("flow", [raw], {"bytes": pa.array([1], pa.int64())})
     bench = Indexed(own, tmp_path / "query")
     before = bench.rows("SELECT raw, raw_bytes, context FROM flow ORDER BY raw")
+    bench.rows("SELECT raw FROM app")  # what lies in a bucket is indexed once it is here
     bench.catch_up()
     assert bench.engine._index.text().bit_count() == 5
     assert bench.rows("SELECT raw, raw_bytes, context FROM flow ORDER BY raw") == before
     assert [row[0] for row in before] == ["gr\u00fcn", "plain", "\ufffd no text"]
     bench.close()
+
+
+def test_a_text_is_looked_for_where_it_can_be(own: Archive, tmp_path: Path) -> None:
+    for raw in (b"mallory was here", "MALLORY \u212aelvin".encode(), b"mallory \xff", b"nobody here"):
+        own.seal("flow", [raw, b"and another line"], {"bytes": pa.array([1, 2], pa.int64())})
+    size = own.log.size
+    asked = {
+        "SELECT count(*) FROM flow WHERE raw LIKE '%mallory%'": (3, 2),
+        "SELECT count(*) FROM flow WHERE raw ILIKE '%mallory%KELVIN%'": (2, 1),
+        "SELECT count(*) FROM events WHERE contains(raw, 'nowhere')": (0, 0),
+        "SELECT count(*) FROM flow WHERE regexp_matches(raw, '(?i)mallory (was|is)') AND bytes = 1": (3, 1),
+        "SELECT count(*) FROM app WHERE raw LIKE '%n2%'": (3, 5),
+    }
+    bench = Indexed(own, tmp_path / "query")
+    before = {sql: bench.rows(sql) for sql in asked}
+    bench.catch_up()
+    for sql, (most, found) in asked.items():
+        read, pruned = bench.read(sql)
+        assert read <= most, sql
+        assert read + pruned in (3, 4)
+        assert bench.rows(sql) == before[sql] == [[found]], sql
+    assert bench.read("SELECT * FROM flow WHERE raw LIKE '%mallory%'", as_of=size - 3) == (1, 0)
+    own.seal("flow", [b"mallory again"], {"bytes": pa.array([1], pa.int64())})
+    assert bench.rows("SELECT count(*) FROM flow WHERE raw LIKE '%mallory%'") == [[3]]
+    assert bench.rows("SELECT count(*) FROM flow WHERE raw LIKE '%mallory%'", as_of=size) == [[2]]
+    bench.close()
+
+    (kept,) = (tmp_path / "query" / "index").glob("*.text")
+    kept.write_bytes(kept.read_bytes()[:-1] + b"?")
+    again = Indexed(own, tmp_path / "query")
+    again.engine._indexer.load()
+    index, texts = again.engine._indexer._index, again.engine._indexer._texts
+    assert (index.covered.bit_count(), texts.covered) == (7, 0)
+    assert again.read("SELECT count(*) FROM flow WHERE raw LIKE '%nowhere%'") == (5, 0)
+    again.catch_up()
+    assert index.covered == texts.covered
+    assert again.read("SELECT count(*) FROM flow WHERE raw LIKE '%nowhere%'") == (1, 4)
+    again.close()
 
 
 def test_a_misspelt_column_is_met_with_all_columns(bench: Bench) -> None:

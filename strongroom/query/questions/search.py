@@ -31,6 +31,7 @@ from strongroom.query.questions.prepared import Prepared
 from strongroom.query.views import EVENT_COLUMNS, MARK, ViewSource, literal, quoted
 
 COLUMNS = ("source", "event_time", *EVENT_COLUMNS, "_segment", "_row")
+_SPECIAL = re.compile(r"[\\.+*?()|\[\]{}^$]")
 _NOT_SEARCHED = frozenset({"attachment"})  # whole files, whose records are in their own sources
 
 
@@ -160,7 +161,7 @@ def hits(
 ) -> str:
     """SELECT of all hits in these views: COLUMNS, `raw`, and more columns from `extra` (source -> column -> SQL)."""
     given = [(kind, value, bound.add(value)) for kind, value in filters.entities]
-    texts = [_text_condition(bound.add(text), ignore_case=filters.ignore_case) for text in filters.texts]
+    texts = [_text_condition(text, bound, ignore_case=filters.ignore_case) for text in filters.texts]
     outside = _outside(filters, bound)
     parts = []
     for view in views:
@@ -216,8 +217,12 @@ def _entity_condition(view: ViewSource, kind: str, placeholder: str) -> str:
     return f"({' OR '.join(found)})" if found else ""
 
 
-def _text_condition(placeholder: str, *, ignore_case: bool) -> str:
-    return f"contains(lower(raw), lower({placeholder}))" if ignore_case else f"contains(raw, {placeholder})"
+def _text_condition(text: str, bound: Bound, *, ignore_case: bool) -> str:
+    """To ignore case, a regular expression takes less than half the time of `lower(raw)` or ILIKE."""
+    if ignore_case:
+        pattern = _SPECIAL.sub(lambda found: "\\" + found[0], text)
+        return f"regexp_matches(raw, {bound.add('(?i)' + pattern)})"
+    return f"contains(raw, {bound.add(text)})"
 
 
 def _outside(filters: Filters, bound: Bound) -> list[str]:
