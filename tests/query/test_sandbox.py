@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from strongroom.query.process import sandbox
-from strongroom.query.process.pool import library_folders
+from strongroom.query.process.pool import library_folders, worker_environment
 
 from .conftest import Bench
 
@@ -100,11 +100,7 @@ def tried(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], dic
         [sys.executable, "-c", launcher, PROBE, readable, str(inside), str(outside)],
         capture_output=True,
         text=True,
-        env={
-            "PYTHONPATH": str(Path(sandbox.__file__).parents[2]),
-            "ARROW_DEFAULT_MEMORY_POOL": "system",
-            "JE_ARROW_MALLOC_CONF": "background_thread:false",
-        },
+        env=worker_environment(),
     )
     assert done.returncode == 0, done.stderr
     status, results = json.loads(done.stdout)
