@@ -33,11 +33,13 @@ from strongroom.archive.stores.store import ObjectStore
 from strongroom.query import errors, normalised, results, views
 from strongroom.query.holdings.cache import SegmentCache, Shape
 from strongroom.query.holdings.catalog import Catalog, Snapshot
+from strongroom.query.holdings.folding import Folder
+from strongroom.query.holdings.folds import Fold, Folds, folded_files
 from strongroom.query.holdings.index import EntityIndex
 from strongroom.query.holdings.indexing import Indexer
 from strongroom.query.holdings.narrowing import Narrowing
 from strongroom.query.holdings.pruning import Pruner
-from strongroom.query.holdings.segments import Segment, numbers_of
+from strongroom.query.holdings.segments import Segment, bits_of, numbers_of
 from strongroom.query.holdings.texts import TextIndex
 from strongroom.query.limits import QueryLimits
 from strongroom.query.normalised import NormalisedView
@@ -75,6 +77,17 @@ class Reading:
         told = {f"segments_{name}": count for name, count in facts.items()}
         told |= {"records_read": self.records, "bytes_read": self.bytes}
         return [(name, str(count)) for name, count in told.items()]
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """What of an answer's segments is read as it is (`alone`, as a choice and in order, with their files), and folds
+    in place of the others."""
+
+    alone: int
+    segments: Sequence[Segment]
+    files: Sequence[Path]
+    folds: Sequence[Fold]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +142,21 @@ class QueryEngine:
             check=self.limits.cache_check,
             in_place=not log.contents.encryption.keys,
         )
-        self._pool = WorkerPool(readable=[*self._cache.roots, *beside], limits=self.limits)
+        self._folds = Folds(
+            directory,
+            max_bytes=self.limits.fold_bytes,
+            check=self.limits.cache_check,
+            digests=self._catalog.table.digests,
+        )
+        folds = [self._folds.root] if self.limits.fold_bytes else []
+        self._pool = WorkerPool(readable=[*self._cache.roots, *folds, *beside], limits=self.limits)
         self._slots = Slots(self.limits)
         self._index = EntityIndex(
             directory / "index",
             digests=self._catalog.table.digests,
             columns={view.name: view.entities for view in views},
         )
+        everything = store.local_path(layout.SEGMENTS.rstrip("/")) is not None and not log.contents.encryption.keys
         texts = TextIndex(directory / "index", digests=self._catalog.table.digests)
         self._pruner = Pruner(self._catalog.table, self._index, texts, self._views, self._normalised)
         self._indexer = Indexer(
@@ -146,7 +167,15 @@ class QueryEngine:
             texts=texts,
             max_bytes=self.limits.index_bytes,
             sources=self._views,
-            everything=store.local_path(layout.SEGMENTS.rstrip("/")) is not None and not log.contents.encryption.keys,
+            everything=everything,
+        )
+        self._folder = Folder(
+            catalog=self._catalog,
+            cache=self._cache,
+            folds=self._folds,
+            indexed=lambda: self._index.covered,
+            text=self._index.text,
+            everything=everything,
         )
         self._indexing: asyncio.Task[None] | None = None
 
@@ -155,13 +184,17 @@ class QueryEngine:
         await self.refresh()
         await self._pool.start()
         self._indexing = asyncio.create_task(self._indexer.run())
+        if self.limits.fold_bytes or self._folds.directory.exists():
+            self._folder.start()
 
     async def stop(self) -> None:
         """End all workers; answers still being read break off."""
         if self._indexing is not None:
             self._indexing.cancel()
             await asyncio.gather(self._indexing, return_exceptions=True)
+        await self._folder.stop()
         await self._pool.stop()
+        self._folds.close()
         self._cache.close()
         if self._catalog.size - self._kept_size >= KEEP_EVERY:
             with suppress(OSError):
@@ -198,6 +231,10 @@ class QueryEngine:
         """Index now what would be indexed in the background. Raises StrongroomError, OSError."""
         await asyncio.to_thread(self._indexer.load)
         await self._indexer.catch_up()
+
+    async def folded(self) -> None:
+        """Fold now what would be folded in the background. Raises StrongroomError, OSError."""
+        await self._folder.catch_up()
 
     async def run(
         self,
@@ -246,21 +283,11 @@ class QueryEngine:
             self._must_be_within_budget(reading)
             segments = self._catalog.table.chosen(chosen)
             self._asked.update(segment.source for segment in segments)
-            stack.enter_context(self._cache.holding(segments))
-            files = await asyncio.to_thread(self._cache.ensure, segments)
-            self._indexer.fetched(chosen)
+            stored = await self._at_hand(chosen, stack)
             fresh = None if unsealed is None else await files_of(unsealed, self._sources(named.views))
+            explained = reading.explained()
             await run.begin(
-                partial(
-                    self._grant,
-                    chosen=chosen,
-                    segments=segments,
-                    files=files,
-                    snapshot=snapshot,
-                    fresh=fresh,
-                    explained=reading.explained(),
-                ),
-                named,
+                partial(self._grant, stored=stored, snapshot=snapshot, fresh=fresh, explained=explained), named
             )
             body = AnswerBody(run, stack.pop_all(), self.limits.stall_seconds, started)
         keys = tuple(segment.key for segment in segments)
@@ -346,26 +373,37 @@ class QueryEngine:
         """The sources whose segments the named views read."""
         return views.sources_of({*named, *normalised.sources_read(named, self._normalised)}, self._views)
 
+    async def _at_hand(self, chosen: int, stack: ExitStack) -> _Stored:
+        """The chosen segments, checked, to be read until `stack` is closed: out of folds as far as there are any.
+
+        Raises IntegrityFailure, StoreUnavailable.
+        """
+        table = self._catalog.table
+        folds = stack.enter_context(self._folds.reading(chosen, self._catalog.gone(self._catalog.size)))
+        folded = bits_of(number for fold in folds for number in fold.about.numbers)
+        alone = chosen & ~folded
+        segments = table.chosen(alone)
+        stack.enter_context(self._cache.holding(segments))
+        files = await asyncio.to_thread(self._cache.ensure, segments)
+        try:
+            await asyncio.to_thread(self._cache.vouch, table.chosen(folded))
+        except errors.IntegrityFailure as failure:
+            number = table.number(failure.segment)
+            self._folds.drop(0 if number is None else 1 << number)
+            raise
+        for fetched in (self._indexer.fetched, self._folder.fetched):
+            fetched(alone)
+        return _Stored(alone, segments, files, folds)
+
     def _grant(
         self,
         named: frames.Tables,
-        chosen: int,
-        segments: Sequence[Segment],
-        files: Sequence[Path],
+        stored: _Stored,
         snapshot: Snapshot,
         fresh: Mapping[str, Files] | None,
         explained: list[tuple[str, str]],
     ) -> frames.Grant:
-        text = self._index.text()
-        root, groups = Path("/"), dict[str, dict[tuple[Shape, bool], list[Path]]]()
-        for segment, file, number in zip(segments, files, numbers_of(chosen), strict=True):
-            root = Path(file.as_posix().removesuffix(segment.key))
-            alike = self._cache.shape(segment), bool(text >> number & 1)
-            groups.setdefault(segment.source, {}).setdefault(alike, []).append(file)
-        of_source = {
-            source: [Files(shape.names, shape.forms, paths, plain) for (shape, plain), paths in shapes.items()]
-            for source, shapes in groups.items()
-        }
+        root, of_source = self._files(stored)
         for source, beside in (fresh or {}).items():
             of_source.setdefault(source, []).append(beside)
         made = setup.statements(
@@ -376,8 +414,23 @@ class QueryEngine:
             tables[views.ENTRIES] = _stream(self._catalog.entries_table(snapshot.size))
         if views.SEGMENTS in named.views:
             tables[views.SEGMENTS] = _stream(self._catalog.segments_table(snapshot.size))
-        paths = [*files, *(path for beside in (fresh or {}).values() for path in beside.paths)]
-        return frames.Grant([path.as_posix() for path in paths], made, tables, explained)
+        paths = [path.as_posix() for groups in of_source.values() for group in groups for path in group.paths]
+        return frames.Grant(paths, made, tables, explained)
+
+    def _files(self, stored: _Stored) -> tuple[Path, dict[str, list[Files]]]:
+        """The folder of segments' names, and what the view of each source reads."""
+        text = self._index.text()
+        root, groups = Path("/"), dict[str, dict[tuple[Shape, bool], list[Path]]]()
+        for segment, file, number in zip(stored.segments, stored.files, numbers_of(stored.alone), strict=True):
+            alike = self._cache.shape(segment), bool(text >> number & 1)
+            groups.setdefault(segment.source, {}).setdefault(alike, []).append(file)
+        if stored.segments:
+            root = Path(stored.files[0].as_posix().removesuffix(stored.segments[0].key))
+        found = folded_files(stored.folds)
+        for source, shapes in groups.items():
+            for (shape, plain), paths in shapes.items():
+                found.setdefault(source, []).append(Files(shape.names, shape.forms, paths, plain))
+        return root, found
 
 
 def _stream(table: pa.Table) -> bytes:

@@ -24,6 +24,7 @@ class QueryLimits:
     cache_bytes         verified copies of segments kept from remote stores
     cache_threads       segments fetched from a remote store at once
     cache_check         how copies an earlier process left are checked: "hash" or "stat" (query/holdings/cache.py)
+    fold_bytes          of local files that hold many small segments each, 0 for none (query/holdings/folds.py)
     index_bytes         of the local indexes of entities and of texts; what does not fit is searched without them
     spare_workers       processes kept ready, so that a query does not wait for one to start
     """
@@ -43,5 +44,6 @@ class QueryLimits:
     cache_bytes: int = 10 << 30
     cache_threads: int = 8
     cache_check: Literal["hash", "stat"] = "hash"
+    fold_bytes: int = 4 << 30
     index_bytes: int = 4 << 30
     spare_workers: int = 2

@@ -137,7 +137,8 @@ def catalog_columns(view: str) -> list[Column]:
 class Files:
     """Segments' files that read alike: they have the same `columns`, and leave out the same records.
 
-    `text`: all their records and contexts are known to be valid UTF-8. `sealed`: they are segments.
+    `text`: all their records and contexts are known to be valid UTF-8. `sealed`: they are segments. `folded`: each of
+    them holds the rows of several segments, with their addresses.
     """
 
     columns: frozenset[str]
@@ -145,6 +146,7 @@ class Files:
     paths: Sequence[Path]
     text: bool = False
     sealed: bool = True
+    folded: bool = False
 
 
 def source_view(
@@ -155,7 +157,8 @@ def source_view(
     *,
     marked: bool = False,
 ) -> str:
-    """CREATE VIEW for one source over its segments' files, all of them under `root` (the folder of object names).
+    """CREATE VIEW for one source over its segments' files, all of them under `root` (the folder of object names), and
+    folds, which may be anywhere.
 
     Of a group of files DuckDB opens one to know the view, not all. Where they leave out records that their columns
     give back, the view makes them by the same forms (archive/rebuilding.py). `needed`: columns to have, by default all;
@@ -182,6 +185,8 @@ def _stored(column: Column, group: Files, times: Collection[str], root: Path) ->
         return f"{'true' if group.sealed else 'false'} AS {name}"
     if column.name in ("_segment", "_row") and not group.sealed:
         return f"CAST(NULL AS {column.type}) AS {name}"
+    if column.name in ("_segment", "_row") and group.folded:
+        return name
     if column.name == "_segment":
         return f"substr(_file, {len(root.as_posix()) + 2}) AS _segment"
     if column.name == "_row":
@@ -240,8 +245,8 @@ def _line(form: Form, times: Collection[str]) -> str:
 def _files(group: Files, columns: Collection[str]) -> str:
     listed = ", ".join(literal(path.as_posix()) for path in group.paths)
     options = ", binary_as_string = true" if group.text else ""
-    options += ", filename = '_file'" if "_segment" in columns else ""
-    options += ", file_row_number = true" if "_row" in columns else ""
+    options += ", filename = '_file'" if "_segment" in columns and not group.folded else ""
+    options += ", file_row_number = true" if "_row" in columns and not group.folded else ""
     return f"read_parquet([{listed}], hive_partitioning = false{options})"
 
 

@@ -372,6 +372,7 @@ def query_engine(
         cache_bytes=settings.cache_bytes,
         cache_threads=settings.cache_threads,
         cache_check=settings.cache_check,
+        fold_bytes=settings.fold_bytes,
     )
     return QueryEngine(
         store=store,

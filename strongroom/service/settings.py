@@ -247,6 +247,11 @@ class Settings(BaseSettings):
         description="How copies of segments that an earlier process left are checked before use: by their hash, or by "
         "length and times alone, which trusts whoever can write to the state folder.",
     )
+    fold_bytes: int = Field(
+        4 * GIB,
+        ge=0,
+        description="Local files that hold many small segments each, for questions over many; 0 for none.",
+    )
     cosign_seconds: Seconds = Field(
         10.0, description="How often new checkpoints are sent to the policy's witnesses that have an address."
     )

@@ -149,6 +149,17 @@ class SegmentCache:
             self._shelf.evict()
         return paths
 
+    def vouch(self, segments: Sequence[Segment]) -> None:
+        """Those of `segments` that are stored here must be what was sealed, though they are read elsewhere.
+
+        Raises IntegrityFailure for the first that is missing or differs.
+        """
+        self.ensure([segment for segment in segments if self._own(segment) is not None])
+
+    def has(self, segment: Segment) -> bool:
+        """Whether the segment's file is here, checked or not."""
+        return self.path(segment).exists()
+
     def ahead(self, segments: Sequence[Segment]) -> None:
         """Fetch these in the background, one at a time; what of it fails, fails again when it is needed.
 

@@ -1,4 +1,4 @@
-"""The folder of copies: which are there, which are in use, and which go when it outgrows its bound.
+"""The folder of copies, or of folds: which are there, which are in use, and which go when it outgrows its bound.
 
 Any number of processes share one folder. What each must know of the others is in one SQLite file beside the copies:
 
@@ -73,9 +73,9 @@ def stamp_of(path: Path) -> Stamp | None:
 class Shelf:
     """Copies under `folder`, of at most `max_bytes` together unless more are held. Thread-safe; methods block."""
 
-    def __init__(self, folder: Path, max_bytes: int) -> None:
-        """Raises OSError, sqlite3.DatabaseError when the folder can't be used."""
-        self._folder, self._max_bytes = folder, max_bytes
+    def __init__(self, folder: Path, max_bytes: int, *, names: str = layout.SEGMENTS) -> None:
+        """`names`: what the copies' names begin with. Raises OSError, sqlite3.DatabaseError when there can't be one."""
+        self._folder, self._max_bytes, self._names = folder, max_bytes, names
         self._lock = threading.RLock()
         (folder / _PROCESSES).mkdir(parents=True, exist_ok=True, mode=0o750)
         self._process = secrets.token_hex(8)
@@ -104,6 +104,18 @@ class Shelf:
             row = self._db.execute(asked, (name,)).fetchone()
         return None if row is None else Copy(row[0], row[1], row[2:])
 
+    def names(self) -> list[str]:
+        """All that is written down, the least recently used first."""
+        with self._lock:
+            return [name for (name,) in self._db.execute("SELECT name FROM copies ORDER BY used")]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all copies together."""
+        with self._lock:
+            (total,) = self._db.execute("SELECT bytes FROM total").fetchone()
+        return int(total)
+
     def put(self, copy: Copy) -> None:
         """Write a copy down that is at its place and was checked."""
         inode, size, mtime, ctime = copy.stamp
@@ -117,6 +129,16 @@ class Shelf:
         with self._writing() as db:
             db.execute("DELETE FROM copies WHERE name = ?", (name,))
             (self._folder / name).unlink(missing_ok=True)
+
+    def discard(self, name: str) -> bool:
+        """Remove a copy that nobody wants any more, unless somebody holds it. Says whether it is gone."""
+        self._forget_the_dead()
+        with self._writing() as db:
+            if db.execute("SELECT 1 FROM holds WHERE name = ?", (name,)).fetchone() is not None:
+                return False
+            db.execute("DELETE FROM copies WHERE name = ?", (name,))
+            (self._folder / name).unlink(missing_ok=True)
+            return True
 
     @contextmanager
     def holding(self, names: Sequence[str]) -> Iterator[None]:
@@ -136,9 +158,7 @@ class Shelf:
 
     def evict(self) -> None:
         """Remove the least recently used copies that nobody holds until the rest fits."""
-        with self._lock:
-            (total,) = self._db.execute("SELECT bytes FROM total").fetchone()
-        if total <= self._max_bytes:
+        if self.size <= self._max_bytes:
             return
         self._forget_the_dead()
         # Under the same lock as `holding`: whoever comes after this sees that the copy is gone and fetches it.
@@ -181,7 +201,7 @@ class Shelf:
         """Once a start: files that nobody wrote down, and names of files that are gone."""
         found = {
             path.relative_to(self._folder).as_posix(): path
-            for path in (self._folder / layout.SEGMENTS).rglob("*")
+            for path in (self._folder / self._names).rglob("*")
             if path.is_file()
         }
         with self._writing() as db:
