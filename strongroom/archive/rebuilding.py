@@ -92,9 +92,10 @@ def _omitted(rows: pa.RecordBatch, forms: Sequence[Form]) -> pa.Array:
     raw = rows.column("raw")
     for form in forms:
         there = _of(rows, form)
-        kept = raw.filter(there)
-        same = pc.fill_null(pc.equal(_lines(rows, there, form), kept), False)
-        raw = pc.replace_with_mask(raw, there, pc.if_else(same, _NOTHING, kept))
+        if there.true_count:
+            kept = _among(raw, there)
+            same = pc.fill_null(pc.equal(_lines(rows, there, form), kept), False)
+            raw = pc.replace_with_mask(raw, there, pc.if_else(same, _NOTHING, kept))
     return raw
 
 
@@ -102,7 +103,8 @@ def _restored(rows: pa.RecordBatch, forms: Sequence[Form]) -> pa.Array:
     raw = rows.column("raw")
     for form in forms if raw.null_count else ():
         there = pc.and_(_of(rows, form), raw.is_null())
-        raw = pc.replace_with_mask(raw, there, _lines(rows, there, form))
+        if there.true_count:
+            raw = pc.replace_with_mask(raw, there, _lines(rows, there, form))
     return raw
 
 
@@ -116,9 +118,14 @@ def _of(rows: pa.RecordBatch, form: Form) -> pa.Array:
 
 def _lines(rows: pa.RecordBatch, there: pa.Array, form: Form) -> pa.Array:
     """The lines that some of the rows give in a form, as bytes."""
-    texts = [_text(rows.column(name).filter(there)) for name in form.columns]
+    texts = [_text(_among(rows.column(name), there)) for name in form.columns]
     joined = pc.binary_join_element_wise(*texts, SEPARATOR, null_handling="replace", null_replacement=ABSENT)
     return joined.cast(pa.binary())
+
+
+def _among(column: pa.Array, there: pa.Array) -> pa.Array:
+    """The values of some of the rows; mostly it is all of them, as rows of one context stand together."""
+    return column if there.true_count == len(there) else column.filter(there)
 
 
 def _text(column: pa.Array) -> pa.Array:

@@ -17,6 +17,7 @@ Everything but the record is derived; only the record is evidence.
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ NONCE_BYTES = 16
 SECRET_BYTES = 32
 FILTER_FROM = 256  # distinct values: fewer are told by a row group's smallest and largest, or its dictionary
 RUN = 4_096  # records that a reader of single records holds at once
+PIECE = 2_048  # records that are made one array: a large one is copied again and again while it grows
 
 UNIVERSAL = pa.schema(
     [
@@ -54,6 +56,8 @@ _FORMAT_KEY, _SECRET_KEY, _LINES_KEY = "strongroom.format", "strongroom.secret",
 _UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError, KeyError, OverflowError, TypeError)
 # Columns that are unique per record or long: a dictionary would only be built to be thrown away.
 _NO_DICTIONARY = frozenset({"raw", "event_id", "request_id"})
+# Columns that are not searched for a range of values, which may be long.
+_NO_STATISTICS = frozenset({"raw", "context"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +95,6 @@ def write(
     """
     if columns.num_rows != len(records) or not records:
         raise FormatError("segment: needs as many rows as records, and at least one")
-    if None in records:
-        raise FormatError("segment: a row without a record")
     if len(secret) != SECRET_BYTES:
         raise FormatError(f"segment: the secret must be {SECRET_BYTES} bytes long")
     footer = {
@@ -109,8 +111,9 @@ def write(
         path,
         schema,
         compression="zstd",
-        compression_level=3,
+        compression_level=1,  # records sorted by kind: level 3 takes half as long again and gains nothing
         use_dictionary=[name for name in schema.names if name not in _NO_DICTIONARY | encodings.keys()],
+        write_statistics=[name for name in schema.names if name not in _NO_STATISTICS],
         column_encoding=encodings,
         write_page_index=True,
         bloom_filter_options=_filters(columns, filtered),
@@ -118,10 +121,12 @@ def write(
         left = []
         for start in range(0, len(records), ROW_GROUP):
             stored = _group(schema, records, columns, start)
+            if stored.column("raw").null_count:
+                raise FormatError("segment: a row without a record")
             stored = rebuilding.omit(stored, forms) if forms else stored
             writer.write_table(stored, row_group_size=ROW_GROUP)
             left += [stored.column("raw")] if forms else []
-    return _compared(path, schema, records, columns, forms, left)
+    return _compared(path, records, columns, forms, left)
 
 
 def read_back(path: Path) -> SegmentFacts:
@@ -140,13 +145,8 @@ def read_back(path: Path) -> SegmentFacts:
 
 def leaf_hashes(raws: Sequence[bytes], secret: bytes, group: int) -> list[bytes]:
     """Leaf hashes of the records of row group `group`, in row order."""
-    nonces = _nonces(secret, group, len(raws))
-    sha256 = hashlib.sha256
-    starts = range(0, len(nonces), NONCE_BYTES)
-    return [
-        sha256(b"\x00" + nonces[start : start + NONCE_BYTES] + raw).digest()
-        for start, raw in zip(starts, raws, strict=True)
-    ]
+    sha256, nonces = hashlib.sha256, struct.iter_unpack(f"{NONCE_BYTES}s", _nonces(secret, group, len(raws)))
+    return [sha256(b"\x00" + nonce + raw).digest() for (nonce,), raw in zip(nonces, raws, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +221,8 @@ def _group(schema: pa.Schema, records: Sequence[bytes], columns: pa.Table, start
     whole = []
     for field in schema:
         if field.name == "raw":
-            whole.append(pa.chunked_array([pa.array(raws, pa.binary())]))
+            pieces = [pa.array(raws[at : at + PIECE], pa.binary()) for at in range(0, len(raws), PIECE)]
+            whole.append(pa.chunked_array(pieces))
         elif field.name in columns.schema.names:
             whole.append(columns.column(field.name).slice(start, ROW_GROUP).cast(field.type))
         else:
@@ -231,7 +232,6 @@ def _group(schema: pa.Schema, records: Sequence[bytes], columns: pa.Table, start
 
 def _compared(
     path: Path,
-    schema: pa.Schema,
     records: Sequence[bytes],
     columns: pa.Table,
     forms: Sequence[Form],
@@ -242,30 +242,42 @@ def _compared(
     `left`: by row group what forms left of `raw`. The rest they make of columns, which are compared as well, so the
     lines need not be made again to know that they are the records.
     """
-    with _readable(path) as file:
+    names = list(dict.fromkeys([*UNIVERSAL.names, *rebuilding.columns_needed(forms)]))
+    encoded = [field.name for field in columns.schema if pa.types.is_dictionary(field.type)]
+    with _readable(path, encoded) as file:
         secret, roots = secret_of(file), list[bytes]()
         if forms_of(file) != tuple(forms):
             raise FormatError("segment: the footer does not read back as it was written")
-        names = list(dict.fromkeys([*UNIVERSAL.names, *rebuilding.columns_needed(forms)]))
-        others = pa.schema([schema.field(name) for name in names if name != "raw"])
         for group in range(file.metadata.num_row_groups):
             start = group * ROW_GROUP
             raws = records[start : start + ROW_GROUP]
-            found, given = file.read_row_group(group, columns=names), _group(others, records, columns, start)
+            found, given = file.read_row_group(group, columns=names), columns.slice(start, ROW_GROUP)
             raw = found.column("raw")
             same = raw.equals(left[group]) if left else raw.to_pylist() == raws
-            if not same or any(not found.column(name).equals(given.column(name)) for name in others.names):
+            if not same or not all(_holds(found.column(name), given, name) for name in names if name != "raw"):
                 raise FormatError(f"segment: row group {group} does not read back as it was written")
             roots.append(root_of(leaf_hashes(raws, secret, group)))
         return _facts(path, file.metadata.num_rows, roots)
+
+
+def _holds(found: pa.ChunkedArray, given: pa.Table, name: str) -> bool:
+    """Whether a column that was read holds what was given. Values of a dictionary are compared once, then places."""
+    if name not in given.schema.names:
+        return bool(found.null_count == len(found))
+    column = given.column(name)
+    if not pa.types.is_dictionary(column.type):
+        return bool(found.equals(column.cast(found.type)))
+    mine, theirs = found.combine_chunks(), column.combine_chunks()
+    places = pc.index_in(mine.dictionary, theirs.dictionary).take(mine.indices)
+    return bool(places.equals(theirs.indices.cast(places.type)))
 
 
 def _filters(columns: pa.Table, names: Iterable[str]) -> dict[str, dict[str, float]] | None:
     """Bloom filters for columns that are searched for single values: where they save reading a row group of several."""
     if columns.num_rows <= ROW_GROUP:
         return None
-    present = {name: columns.column(name).cast(pa.string()) for name in names if name in columns.schema.names}
-    distinct = {name: min(pc.count_distinct(column).as_py(), ROW_GROUP) for name, column in present.items()}
+    present = {name: columns.column(name) for name in names if name in columns.schema.names}
+    distinct = {name: min(len(pc.drop_null(column.unique())), ROW_GROUP) for name, column in present.items()}
     return {name: {"ndv": count, "fpp": 0.03} for name, count in distinct.items() if count >= FILTER_FROM} or None
 
 
@@ -277,10 +289,13 @@ def _encoding(field: pa.Field) -> str | None:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[pq.ParquetFile]:
-    """The Parquet file at `path`, checked for the row-group rule; whatever fails while reading is a FormatError."""
+def _readable(path: Path, encoded: Sequence[str] = ()) -> Iterator[pq.ParquetFile]:
+    """The Parquet file at `path`, checked for the row-group rule; whatever fails while reading is a FormatError.
+
+    `encoded`: columns that are read as dictionaries.
+    """
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, read_dictionary=encoded) as file:
             sizes = [file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups)]
             if not sizes or any(size != ROW_GROUP for size in sizes[:-1]) or not 0 < sizes[-1] <= ROW_GROUP:
                 raise FormatError(f"segment: row groups of {sizes[:8]} records")

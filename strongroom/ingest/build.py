@@ -206,11 +206,11 @@ def _derived(source: Source, split: Split) -> pa.Table:
 def _lean(source: Source, columns: pa.Table) -> pa.Table:
     """The columns that some row fills. Lines are short and many: their text would weigh more than they do."""
     lean = {"event_time": columns.column("event_time")}
+    encoded = isinstance(source, Rebuildable)
     for field in source.schema:
         column = columns.column(field.name)
         if column.null_count < len(column):
-            encoded = isinstance(source, Rebuildable) and field.type == TEXT
-            lean[field.name] = column.dictionary_encode() if encoded else column
+            lean[field.name] = column.dictionary_encode() if encoded and field.type == TEXT else column
     return pa.table(lean)
 
 
@@ -262,9 +262,10 @@ def _joined(batches: list[_Rows]) -> tuple[list[bytes], pa.Table]:
 
 def _contexts(contexts: Sequence[bytes | None]) -> pa.DictionaryArray:
     """Contexts are few and may be longer than their records: each is held once."""
-    numbers = {context: number for number, context in enumerate(dict.fromkeys(c for c in contexts if c is not None))}
-    places = [None if context is None else numbers[context] for context in contexts]
-    return pa.DictionaryArray.from_arrays(pa.array(places, pa.int32()), pa.array(list(numbers), pa.binary()))
+    distinct = [context for context in dict.fromkeys(contexts) if context is not None]
+    numbers: dict[bytes | None, int] = {context: number for number, context in enumerate(distinct)}
+    places = list(map(numbers.get, contexts))
+    return pa.DictionaryArray.from_arrays(pa.array(places, pa.int32()), pa.array(distinct, pa.binary()))
 
 
 def _facts(header: BatchHeader, sequence: int, accepted: int, quarantined: int, *flags: str) -> BatchFacts:

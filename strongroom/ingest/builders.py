@@ -29,6 +29,7 @@ WORKER_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * 8 // 1
 """Most memory a worker may use. A job takes up to 6 times its content, flow logs the most."""
 DEADLINE_SECONDS = 900
 _WATCH_SECONDS = 0.5
+_KEEP_MS = 20_000  # longer than a job: what one step frees is what the next one needs
 
 Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
@@ -94,6 +95,7 @@ def keep_memory() -> None:
     as all the work on them (sealing ran at half the speed)."""
     with suppress(NotImplementedError):  # an Arrow without jemalloc
         pa.set_memory_pool(pa.jemalloc_memory_pool())
+        pa.jemalloc_set_decay_ms(_KEEP_MS)
 
 
 def _leave_with(parent: int) -> None:

@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pyarrow as pa
 import pytest
@@ -130,3 +132,32 @@ def test_a_changed_column_changes_the_record(row: int) -> None:
     forged = left.set_column(left.schema.get_field_index("count"), "count", pa.array(counts, pa.int32()))
     restored = rebuilding.restore(forged, FORMS).column("raw").to_pylist()
     assert (restored[row] == flows(201).column("raw")[row].as_py()) == (row == 3)
+
+
+@pytest.mark.parametrize("name", ["event_time", "sequence", "context", "name", "count", "at"])
+def test_a_column_that_was_written_wrong_is_not_sealed(tmp_path: Path, name: str) -> None:
+    """Lines are not made again from the file, so each column of theirs must be what was given."""
+    table = flows(300)
+    for encoded in ("name", "context"):
+        place = table.schema.get_field_index(encoded)
+        table = table.set_column(place, encoded, table.column(encoded).dictionary_encode())
+    columns, typed = table.drop_columns("raw"), pa.schema([("name", pa.string()), ("count", pa.int32()), ("at", TIME)])
+
+    def written() -> segment.SegmentFacts:
+        records = table.column("raw").to_pylist()
+        path = tmp_path / "a"
+        return segment.write(path, records, columns, typed=typed, secret=bytes(32), metadata={}, forms=FORMS)
+
+    assert written().records == 300
+    made = segment._group
+
+    def wrong(schema: pa.Schema, *rest: Any) -> pa.Table:
+        group, place = made(schema, *rest), schema.get_field_index(name)
+        values = group.column(name).to_pylist()
+        values[7] = {"context": b"another header", "name": "eni-999", "sequence": 99, "count": 99}.get(
+            name, datetime(2027, 1, 1, tzinfo=UTC)
+        )
+        return group.set_column(place, schema.field(name), pa.array(values, schema.field(name).type))
+
+    with patch.object(segment, "_group", wrong), pytest.raises(FormatError, match="does not read back"):
+        written()

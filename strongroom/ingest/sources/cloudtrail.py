@@ -107,6 +107,7 @@ _DECODER = msgspec.json.Decoder(Event)
 _NOBODY, _NO_SESSION, _NO_ISSUER = Identity(), Session(), Issuer()
 _NO_ATTRIBUTES, _NO_REQUEST, _NO_ADDITIONAL, _NO_TLS = Attributes(), Request(), Additional(), Tls()
 _NO_INSIGHT = Insight()
+_AT_ONCE = 512  # events that are decoded before their columns are made: they stay in the processor's cache
 
 
 class CloudTrail:
@@ -201,55 +202,61 @@ class CloudTrail:
 
     def derive(self, raw: Sequence[bytes], context: Contexts) -> pa.Table:
         """Columns from the fields above; account, region and time from the envelope where the event has none."""
-        events = lenient.structs(_DECODER, Event, raw)
-        who = [e.userIdentity or _NOBODY for e in events]
-        sessions = [w.sessionContext or _NO_SESSION for w in who]
-        issuers = [s.sessionIssuer or _NO_ISSUER for s in sessions]
-        occurred = [e.eventTime for e in events]
-        accounts = [e.recipientAccountId or w.accountId for e, w in zip(events, who, strict=True)]
-        regions = [e.awsRegion for e in events]
-        if context is not None:
-            occurred = [t if times.microseconds(t) is not None else None for t in occurred]
-            for values, key in ((occurred, "time"), (accounts, "account"), (regions, "region")):
-                _fill(values, context, key)
-        columns: dict[str, pa.Array] = {
-            "event_time": times.array(occurred),
-            "event_id": _texts([e.eventID for e in events]),
-            "event_name": _texts([e.eventName or (e.insightDetails or _NO_INSIGHT).eventName for e in events]),
-            "event_source": _texts([e.eventSource or (e.insightDetails or _NO_INSIGHT).eventSource for e in events]),
-            "event_type": _texts([e.eventType for e in events]),
-            "event_category": _texts([e.eventCategory for e in events]),
-            "event_version": _texts([e.eventVersion for e in events]),
-            "account": _texts(accounts),
-            "region": _texts(regions),
-            "identity_type": _texts([w.type for w in who]),
-            "principal_id": _texts([w.principalId for w in who]),
-            "arn": _texts([w.arn for w in who]),
-            "identity_account": _texts([w.accountId for w in who]),
-            "user_name": _texts([w.userName for w in who]),
-            "access_key_id": _texts([w.accessKeyId or None for w in who]),
-            "session_issuer_arn": _texts([i.arn for i in issuers]),
-            "session_issuer_name": _texts([i.userName for i in issuers]),
-            "source_identity": _texts([s.sourceIdentity for s in sessions]),
-            "mfa": _truths([_mfa(e, s) for e, s in zip(events, sessions, strict=True)]),
-            "console_session": _truths([e.sessionCredentialFromConsole for e in events]),
-            "invoked_by": _texts([w.invokedBy for w in who]),
-            "source_address": _texts([e.sourceIPAddress for e in events]),
-            "user_agent": _texts([e.userAgent for e in events]),
-            "error_code": _texts([e.errorCode or None for e in events]),
-            "error_message": _texts([e.errorMessage or None for e in events]),
-            "read_only": _truths([e.readOnly for e in events]),
-            "management_event": _truths([e.managementEvent for e in events]),
-            "request_id": _texts([e.requestID for e in events]),
-            "shared_event_id": _texts([e.sharedEventID for e in events]),
-            "vpc_endpoint_id": _texts([e.vpcEndpointId for e in events]),
-            "tls_version": _texts([(e.tlsDetails or _NO_TLS).tlsVersion for e in events]),
-            "resource_arns": pa.array([_arns(e.resources) if e.resources else None for e in events], TEXTS),
-            "bucket_name": _texts([(e.requestParameters or _NO_REQUEST).bucketName for e in events]),
-            "insight_type": _texts([(e.insightDetails or _NO_INSIGHT).insightType for e in events]),
-            "insight_state": _texts([(e.insightDetails or _NO_INSIGHT).state for e in events]),
-        }
-        return pa.table(columns)
+        starts = range(0, max(1, len(raw)), _AT_ONCE)
+        parts = [_columns(raw[at : at + _AT_ONCE], context and context[at : at + _AT_ONCE]) for at in starts]
+        return pa.concat_tables(parts)
+
+
+def _columns(raw: Sequence[bytes], context: Contexts) -> pa.Table:
+    events = lenient.structs(_DECODER, Event, raw)
+    who = [e.userIdentity or _NOBODY for e in events]
+    sessions = [w.sessionContext or _NO_SESSION for w in who]
+    issuers = [s.sessionIssuer or _NO_ISSUER for s in sessions]
+    occurred = [e.eventTime for e in events]
+    accounts = [e.recipientAccountId or w.accountId for e, w in zip(events, who, strict=True)]
+    regions = [e.awsRegion for e in events]
+    if context is not None:
+        occurred = [t if times.microseconds(t) is not None else None for t in occurred]
+        for values, key in ((occurred, "time"), (accounts, "account"), (regions, "region")):
+            _fill(values, context, key)
+    columns: dict[str, pa.Array] = {
+        "event_time": times.array(occurred),
+        "event_id": _texts([e.eventID for e in events]),
+        "event_name": _texts([e.eventName or (e.insightDetails or _NO_INSIGHT).eventName for e in events]),
+        "event_source": _texts([e.eventSource or (e.insightDetails or _NO_INSIGHT).eventSource for e in events]),
+        "event_type": _texts([e.eventType for e in events]),
+        "event_category": _texts([e.eventCategory for e in events]),
+        "event_version": _texts([e.eventVersion for e in events]),
+        "account": _texts(accounts),
+        "region": _texts(regions),
+        "identity_type": _texts([w.type for w in who]),
+        "principal_id": _texts([w.principalId for w in who]),
+        "arn": _texts([w.arn for w in who]),
+        "identity_account": _texts([w.accountId for w in who]),
+        "user_name": _texts([w.userName for w in who]),
+        "access_key_id": _texts([w.accessKeyId or None for w in who]),
+        "session_issuer_arn": _texts([i.arn for i in issuers]),
+        "session_issuer_name": _texts([i.userName for i in issuers]),
+        "source_identity": _texts([s.sourceIdentity for s in sessions]),
+        "mfa": _truths([_mfa(e, s) for e, s in zip(events, sessions, strict=True)]),
+        "console_session": _truths([e.sessionCredentialFromConsole for e in events]),
+        "invoked_by": _texts([w.invokedBy for w in who]),
+        "source_address": _texts([e.sourceIPAddress for e in events]),
+        "user_agent": _texts([e.userAgent for e in events]),
+        "error_code": _texts([e.errorCode or None for e in events]),
+        "error_message": _texts([e.errorMessage or None for e in events]),
+        "read_only": _truths([e.readOnly for e in events]),
+        "management_event": _truths([e.managementEvent for e in events]),
+        "request_id": _texts([e.requestID for e in events]),
+        "shared_event_id": _texts([e.sharedEventID for e in events]),
+        "vpc_endpoint_id": _texts([e.vpcEndpointId for e in events]),
+        "tls_version": _texts([(e.tlsDetails or _NO_TLS).tlsVersion for e in events]),
+        "resource_arns": pa.array([_arns(e.resources) if e.resources else None for e in events], TEXTS),
+        "bucket_name": _texts([(e.requestParameters or _NO_REQUEST).bucketName for e in events]),
+        "insight_type": _texts([(e.insightDetails or _NO_INSIGHT).insightType for e in events]),
+        "insight_state": _texts([(e.insightDetails or _NO_INSIGHT).state for e in events]),
+    }
+    return pa.table(columns)
 
 
 def _texts(values: list[str | None]) -> pa.Array:
