@@ -57,6 +57,29 @@ def test_white_space_in_a_value_breaks_its_row_and_no_other() -> None:
     assert [a.position for a in found.attached] == [4] and found.records == 5
 
 
+def test_a_value_that_every_row_repeats_takes_no_memory() -> None:
+    """Some kilobytes that would be 50 GB of lines, and a file whose one long value is no reason to refuse it."""
+    rows = 50_000
+    long = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array(["a" * 1_000_000]))
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        pa.table({"version": pa.array([2] * rows), "srcaddr": long}), sink, compression="zstd", store_schema=False
+    )
+    bomb = sink.getvalue().to_pybytes()
+    assert len(bomb) < 100_000
+    before = pa.default_memory_pool()
+    watched = pa.proxy_memory_pool(before)
+    pa.set_memory_pool(watched)
+    try:
+        found = VPCFLOW.split(bomb)
+    finally:
+        pa.set_memory_pool(before)
+    assert found.raw == [] and [b.reason for b in found.broken] == ["an Apache Parquet file that expands beyond reason"]
+    assert watched.max_memory() < 64 << 20
+    once = VPCFLOW.split(parquet(version=pa.array([2, 2]), srcaddr=pa.array(["a" * 1_000_000, "b"])))
+    assert once.raw == [b"2 " + b"a" * 1_000_000, b"2 b"]
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -6,8 +6,9 @@ separated by spaces, null (and nothing) as `-`. The file itself is what arrived,
 each row's context names its columns, and the file by its SHA-256. What a row is, anybody can hold against the file.
 
 A row with white space in a value cannot be a line and is broken. A file that cannot be read, holds something else, or
-would expand beyond reason, is broken as a whole. Reading runs native code on strangers' bytes: that is what the
-sealer's worker processes are for.
+would expand beyond reason, is broken as a whole. Text is read as dictionaries, as it lies in the file, and measured
+before it is written out: one long value that a few bytes repeat in every row would fill the memory. Reading runs native
+code on strangers' bytes: that is what the sealer's worker processes are for.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from strongroom.ingest.sources.source import Found, Split
 
 MAGIC = b"PAR1"
 _BATCH_ROWS = 16_384
+_BATCH_BYTES = 1 << 28
 _MAX_CELLS = 1 << 26
 _MAX_BYTES = 1 << 30
 
@@ -41,16 +43,19 @@ def _split(body: bytes, is_header: Callable[[bytes], bool]) -> Split:
     header = " ".join(file.schema_arrow.names).encode("utf-8", "replace")
     if not is_header(header) or not all(map(_plain, file.schema_arrow.types)):
         return lines.whole(body, "an Apache Parquet file, but not of flow logs")
+    encoded = [field.name for field in file.schema_arrow if pa.types.is_string(field.type)]
+    file = pq.ParquetFile(pa.BufferReader(body), read_dictionary=encoded)
     width = len(file.schema_arrow)
     if file.metadata.num_rows * width > _MAX_CELLS:
         return lines.whole(body, "an Apache Parquet file with too many rows")
     context = header + b"\nfrom a row of the Parquet file " + sha256(body).hexdigest().encode()
     found, size = Found(), 0
     for batch in file.iter_batches(_BATCH_ROWS, use_threads=False):
-        texts = pc.binary_join_element_wise(*map(_texts, batch.columns), b" ")
-        size += texts.nbytes
-        if size > _MAX_BYTES:
+        written = sum(map(_written, batch.columns))
+        size += written
+        if written > _BATCH_BYTES or size > _MAX_BYTES:
             return lines.whole(body, "an Apache Parquet file that expands beyond reason")
+        texts = pc.binary_join_element_wise(*map(_texts, batch.columns), b" ")
         fits = pc.equal(pc.count_substring_regex(texts, r"[\s\v]"), width - 1)
         if pc.all(fits, min_count=0).as_py():
             found.extend(texts.to_pylist(), context)
@@ -66,6 +71,14 @@ def _split(body: bytes, is_header: Callable[[bytes], bool]) -> Split:
 
 def _plain(kind: pa.DataType) -> bool:
     return any(is_of(kind) for is_of in (pa.types.is_string, pa.types.is_integer, pa.types.is_floating))
+
+
+def _written(column: pa.Array) -> int:
+    """How many bytes a column's values are when they are written out, about."""
+    if not pa.types.is_dictionary(column.type):
+        return int(column.nbytes)
+    lengths = pc.binary_length(column.dictionary).cast(pa.int64())
+    return len(column) + (pc.sum(lengths.take(column.indices)).as_py() or 0)
 
 
 def _texts(column: pa.Array) -> pa.Array:
