@@ -25,6 +25,7 @@ from strongroom.query.holdings.segments import Segment, SegmentTable, bits_of, n
 from strongroom.query.holdings.texts import TextIndex
 from strongroom.query.normalised import NormalisedPart, NormalisedView, sources_read
 from strongroom.query.process import guard, mentions, setup, where
+from strongroom.query.process.extraction import extract
 from strongroom.query.views import Files, ViewSource, sources_of, view_names
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -99,9 +100,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             [Segment(key, source, "2026-01-01", number, START, len(rows), 1, f"{number:064x}", "00" * 32, low, high)]
         )
         kinds = next(item.entities for item in SOURCES if item.name == source)
-        types = {"name": "VARCHAR", "other": "VARCHAR", "tags": "VARCHAR[]"}
-        sql = index.words_sql(kinds, types, f"read_parquet('{path}')", number)
-        words.append(b"".join(w.to_bytes(8, "little") for (w,) in connection.execute(sql).fetchall()))
+        found, _ = extract(connection, str(path), kinds=kinds, fields=(), stored_bytes=1)
+        words.append(index.words(found, number))
     made = EntityIndex(
         root / "index",
         digests=table.digests,

@@ -27,7 +27,7 @@ from strongroom.query.holdings.pruning import Pruner
 from strongroom.query.holdings.segments import Segment, SegmentTable, bits_of, numbers_of
 from strongroom.query.holdings.texts import TextIndex
 from strongroom.query.process import guard, mentions, setup, where
-from strongroom.query.process.extraction import File
+from strongroom.query.process.extraction import extract
 from strongroom.query.views import Files, ViewSource, sources_of, view_names
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -98,7 +98,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         table.append([Segment(key, source.name, "2026-01-01", number, START, 9, 1, f"{number:064x}", "", None, None)])
         if number < INDEXED:
             fields = FORM.columns if source is FLOW else ()
-            texts.add({number: File(connection, str(path)).filter(fields, 2_000)})
+            texts.add({number: extract(connection, str(path), kinds={}, fields=fields, stored_bytes=2_000)[1]})
     entities = EntityIndex(root / "index", digests=table.digests, columns={})
     yield World(table, texts, Pruner(table, entities, texts, SOURCES, []), files, root, connection)
     connection.close()

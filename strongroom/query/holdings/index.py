@@ -10,13 +10,13 @@ run covers can hold anything.
 Beside the entities a segment has the mark BINARY when a record or a context in it is no valid UTF-8: the others' can be
 read as text without a check of each.
 
-The hash is the half of MD5 that DuckDB's `md5_number_lower` gives, because that is where the words are computed, in
-the process that may read segments (process/extraction.py). It needs no strength: who can choose values so that they
-collide can make his own segments be read in vain.
+The hash needs no strength: who can choose values so that they collide can make his own segments be read in vain.
+Words are made in the process that may read segments (process/extraction.py).
 """
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import md5
@@ -101,24 +101,14 @@ class EntityIndex:
 
 
 def hashed(kind: str, value: str) -> int:
-    """The word of a value without its segment: as `words_sql` computes it."""
+    """The word of a value without its segment."""
     digest = md5(f"{kind}:{value}".encode("utf-8", "surrogatepass"), usedforsecurity=False).digest()
     return int.from_bytes(digest[8:], "little") & ~SEGMENT_MASK
 
 
-def words_sql(kinds: Mapping[str, Sequence[str]], columns: Mapping[str, str], file: str, number: int) -> str:
-    """SQL for the words of one file, sorted: `columns` are those it has, with their types; `file` is read by it."""
-    parts = []
-    for kind, names in kinds.items():
-        for name in names:
-            if name in columns:
-                quoted = '"' + name.replace('"', '""') + '"'
-                value = f"unnest({quoted})" if columns[name].endswith("[]") else quoted
-                parts.append(f"SELECT DISTINCT '{kind}:' || CAST({value} AS VARCHAR) AS v FROM {file}")  # noqa: S608
-    binary = " OR ".join(f"({name} IS NOT NULL AND TRY(decode({name})) IS NULL)" for name in ("raw", "context"))
-    parts.append(f"(SELECT '{BINARY[0]}:{BINARY[1]}' AS v FROM {file} WHERE {binary} LIMIT 1)")  # noqa: S608
-    words = f"(md5_number_lower(v) & {(1 << 64) - 1 - SEGMENT_MASK}::UBIGINT) | {number}::UBIGINT"
-    return f"SELECT DISTINCT {words} AS w FROM ({' UNION ALL '.join(parts)}) WHERE v IS NOT NULL ORDER BY w"  # noqa: S608
+def words(hashes: Iterable[int], number: int) -> bytes:
+    """The words of a segment."""
+    return array("Q", (each | number for each in hashes)).tobytes()
 
 
 def _sorted(parts: Sequence[pa.Buffer | bytes | memoryview]) -> memoryview:

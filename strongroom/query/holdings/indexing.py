@@ -1,9 +1,9 @@
 """Keeps the indexes behind the log: in the background, newest segments first, in a process that may only read.
 
-A segment is read once for both, its entities (index.py) and its texts (texts.py), or for the one that lacks it. It is
-indexed once its file is here and was checked: in a local store that is every segment, with a remote one
-those that a query fetched. What can't be indexed (it is damaged, or too large for the process) is left out and stays a
-segment that can hold anything; the queries that need it will say what is wrong with it.
+A segment is read once for its entities (index.py) and its texts (texts.py), as soon as its file is here and was
+checked: in a local store that is every segment, with a remote one those that a query fetched. What can't be indexed (it
+is damaged, or too large for the process) is left out and stays a segment that can hold anything; the queries that need
+it will say what is wrong with it.
 """
 
 from __future__ import annotations
@@ -128,7 +128,6 @@ class Indexer:
         if kinds is None:  # of a source that is not declared any more: no view reads it
             self._left_out |= bits_of(batch)
             return True
-        entities, texts = self._lacks(next(iter(batch)))
         try:
             with self._cache.holding(segments):
                 paths = await asyncio.to_thread(self._cache.ensure, segments)
@@ -137,8 +136,7 @@ class Indexer:
                     for path, (number, segment) in zip(paths, batch.items(), strict=True)
                 ]
                 seconds = int(self._pool.limits.seconds) + 5
-                request = frames.Index(files, kinds if entities else None, texts, seconds)
-                indexed = await self._asked(worker, request)
+                indexed = await self._asked(worker, frames.Index(files, kinds, seconds))
         except StrongroomError as error:
             if len(batch) > 1:
                 self._suspects |= bits_of(batch)
@@ -148,6 +146,7 @@ class Indexer:
             self._suspects &= ~self._left_out
             return not isinstance(error, QueryFailed)
         self._suspects &= ~bits_of(batch)
+        entities, texts = self._lacks(next(iter(batch)))
         if entities:
             await asyncio.to_thread(self._index.add, dict.fromkeys(batch, source), [indexed.words])
         if texts:
@@ -167,6 +166,6 @@ class Indexer:
             reply = await worker.receive()
         finally:
             worker.watch.counting = False
-        if isinstance(reply, frames.Indexed) and len(reply.filters) == len(request.files) * request.texts:
+        if isinstance(reply, frames.Indexed) and len(reply.filters) == len(request.files):
             return reply
         raise QueryFailed(reply.message if isinstance(reply, frames.Failure) else "it broke its protocol")

@@ -1,7 +1,7 @@
-"""What local indexes keep of a segment's file, found in the process that may read it: its entities and its texts.
+"""What local indexes keep of a segment's file, found in the process that may read it, in one pass over the file.
 
 Where a file leaves out records that its columns give back (archive/rebuilding.py), their text is the values of `fields`
-with spaces between them; as grams have no spaces, every value is read once, not every record made anew.
+with spaces between them; as grams have no spaces, each value is read once, not each record made anew.
 """
 
 from __future__ import annotations
@@ -12,73 +12,81 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from strongroom.query.holdings import grams, index
 
-BATCH_ROWS = 4096
+BATCH_BYTES, LEAST_ROWS, MOST_ROWS = 4 << 20, 2048, 1 << 16
+"""Of the stored bytes at once, whose records may be ten times as long: the fewer parts, the fewer values come twice."""
 _TEXT = pa.large_string()
 _NOTHING, _SPACE = pa.scalar("", _TEXT), pa.scalar(" ", _TEXT)
 
-# Names below come from our own schemas and segments' footers, quoted; nothing of a question is pasted into SQL.
-# ruff: noqa: S608
+
+def extract(
+    database: duckdb.DuckDBPyConnection,
+    path: str,
+    *,
+    kinds: Mapping[str, Sequence[str]],
+    fields: Sequence[str],
+    stored_bytes: int,
+) -> tuple[set[int], bytes]:
+    """Of one segment's file: the words of its entities without the segment's number (index.py), and its filter
+    (grams.py).
+
+    `kinds`: kind -> columns, which the file need not have. Raises duckdb.Error, ArrowException, MemoryError.
+    """
+    file = "read_parquet('" + path.replace("'", "''") + "', hive_partitioning = false)"
+    types = {str(name): str(kind) for name, kind, *_ in database.execute(f"DESCRIBE FROM {file}").fetchall()}
+    entities = [(kind, name) for kind, names in kinds.items() for name in names if name in types]
+    columns = [*("raw", "context"), *(_values(name, types) for _, name in entities)]
+    columns += [_field(name, types) for name in fields]
+    rows = database.execute(f"SELECT count(*) FROM {file}").fetchall()[0][0]  # noqa: S608
+    words, found, texts = set[int](), grams.Filter(stored_bytes), True
+    read = database.sql(f"SELECT {', '.join(columns)} FROM {file}")  # noqa: S608 (columns of ours, quoted)
+    with read.to_arrow_reader(min(max(rows * BATCH_BYTES // stored_bytes, LEAST_ROWS), MOST_ROWS)) as batches:
+        for raw, context, *rest in (batch.columns for batch in batches):
+            records, ends = _joined(pc.drop_null(raw))
+            if texts and _is_text(records, ends):
+                found.add(records)
+                for column in rest[len(entities) :]:
+                    values = pc.drop_null(column.unique()).cast(_TEXT)
+                    found.add(_joined(pc.binary_join_element_wise(values, _NOTHING, _SPACE))[0])
+            else:
+                texts = False
+                found.add_anything()
+            if not texts or not _is_text(*_joined(pc.drop_null(context.unique()))):
+                words.add(index.hashed(*index.BINARY))
+            for (kind, _), column in zip(entities, rest, strict=False):
+                each = column.flatten() if pa.types.is_list(column.type) else column
+                words.update(index.hashed(kind, value) for value in pc.drop_null(each.unique()).to_pylist())
+    return words, found.packed()
 
 
-class File:
-    """One file of a segment, read through `database`. Its methods raise duckdb.Error, ArrowException, MemoryError."""
-
-    def __init__(self, database: duckdb.DuckDBPyConnection, path: str) -> None:
-        self._database = database
-        self._sql = "read_parquet('" + path.replace("'", "''") + "', hive_partitioning = false)"
-        described = database.execute(f"DESCRIBE SELECT * FROM {self._sql}").fetchall()
-        self._types = {str(name): str(kind) for name, kind, *_ in described}
-
-    def words(self, kinds: Mapping[str, Sequence[str]], number: int) -> bytes:
-        """The entities in it, as words of index.py."""
-        table = self._database.sql(index.words_sql(kinds, self._types, self._sql, number)).to_arrow_table()
-        return b"".join(
-            memoryview(chunk.buffers()[1]).cast("B")[8 * chunk.offset : 8 * (chunk.offset + len(chunk))]
-            for chunk in table.column(0).chunks
-            if len(chunk)
-        )
-
-    def filter(self, fields: Sequence[str], stored_bytes: int) -> bytes:
-        """The grams of its records' texts, as a filter of grams.py."""
-        made = grams.Filter(stored_bytes)
-        records = self._database.sql(f"SELECT raw FROM {self._sql} WHERE raw IS NOT NULL")
-        with records.to_arrow_reader(BATCH_ROWS) as batches:
-            for batch in batches:
-                content, ends = _joined(batch.column(0))
-                if not _is_text(content, ends):
-                    made.add_anything()
-                    return made.packed()
-                made.add(content)
-        if fields:
-            values = self._database.sql(f"SELECT {', '.join(map(self._field, fields))} FROM {self._sql}")
-            with values.to_arrow_reader(1 << 16) as batches:
-                for column in (column for batch in batches for column in batch.columns):
-                    texts = pc.drop_null(column.unique()).cast(_TEXT)
-                    made.add(_joined(pc.binary_join_element_wise(texts, _NOTHING, _SPACE))[0])
-        return made.packed()
-
-    def _field(self, name: str) -> str:
-        """A column as it stands in a record, but for being a text."""
-        quoted = '"' + name.replace('"', '""') + '"'
-        return f"epoch_us({quoted}) // 1000000" if self._types[name].startswith("TIMESTAMP") else quoted
+def _values(name: str, types: Mapping[str, str]) -> str:
+    """A column as texts, or lists of texts."""
+    return f"CAST({_quoted(name)} AS VARCHAR{'[]' if types[name].endswith('[]') else ''})"
 
 
-def _joined(column: pa.Array) -> tuple[bytes, np.ndarray]:
+def _field(name: str, types: Mapping[str, str]) -> str:
+    """A column as it stands in a record, but for being a text."""
+    return f"epoch_us({_quoted(name)}) // 1000000" if types[name].startswith("TIMESTAMP") else _quoted(name)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _joined(column: pa.Array) -> tuple[bytes, NDArray[np.int64]]:
     """The contents of a binary or text column without nulls, end to end, and where each one ends."""
-    wide = pa.types.is_large_binary(column.type) or pa.types.is_large_string(column.type)
-    if not wide:
-        column = column.cast(pa.large_binary())
-    _, offsets, data = column.buffers()
-    if data is None or not len(column):
+    wide = column.cast(_TEXT if pa.types.is_large_string(column.type) else pa.large_binary())
+    _, offsets, data = wide.buffers()
+    if data is None or not len(wide):
         return b"", np.zeros(0, np.int64)
-    bounds = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
+    bounds = np.frombuffer(offsets, np.int64)[wide.offset : wide.offset + len(wide) + 1]
     return bytes(memoryview(data)[bounds[0] : bounds[-1]]), bounds[1:] - bounds[0]
 
 
-def _is_text(content: bytes, ends: np.ndarray) -> bool:
+def _is_text(content: bytes, ends: NDArray[np.int64]) -> bool:
     """Whether every record in it is valid UTF-8: all together, and each beginning where a character does."""
     if content.isascii():
         return True
@@ -87,4 +95,4 @@ def _is_text(content: bytes, ends: np.ndarray) -> bool:
     except UnicodeDecodeError:
         return False
     begins = ends[ends < len(content)]
-    return not ((np.frombuffer(content, np.uint8)[begins] & 0xC0) == 0x80).any()
+    return not bool(((np.frombuffer(content, np.uint8)[begins] & 0xC0) == 0x80).any())

@@ -59,12 +59,10 @@ class Indexable(msgspec.Struct, frozen=True):
 
 
 class Index(msgspec.Struct, frozen=True, tag="index"):
-    """Say what indexes keep of these files of one source: the entities in the columns that `kinds` names (None: say
-    nothing of entities), and `texts`."""
+    """Say what indexes keep of these files of one source: texts, and the entities in the columns that `kinds` names."""
 
     files: list[Indexable]
-    kinds: dict[str, list[str]] | None
-    texts: bool
+    kinds: dict[str, list[str]]
     cpu_seconds: int
 
 
@@ -88,7 +86,7 @@ class Widen(msgspec.Struct, frozen=True, tag="widen"):
 
 
 class Indexed(msgspec.Struct, frozen=True, tag="indexed"):
-    """Of the files: words as index.py has them, sorted for each file; a filter of grams.py each, if asked for."""
+    """Of the files: words as index.py has them, and a filter of grams.py each."""
 
     words: bytes
     filters: list[bytes]

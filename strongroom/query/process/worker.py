@@ -31,6 +31,7 @@ import pyarrow.ipc
 
 from strongroom.query import results
 from strongroom.query.errors import Position, QueryError
+from strongroom.query.holdings import index
 from strongroom.query.process import extraction, frames, guard, mentions, sandbox, where
 
 PREPARED = 2
@@ -134,19 +135,19 @@ def _serve(
 def _index(request: frames.Index, database: duckdb.DuckDBPyConnection, outgoing: BinaryIO) -> bool:
     """What indexes keep of files. Returns whether this process may serve another request."""
     sandbox.allow_processor_seconds(request.cpu_seconds)
-    words, filters = [], []
+    words, filters = bytearray(), []
     try:
         _confine(database, [file.path for file in request.files])
         for file in request.files:
-            read = extraction.File(database, file.path)
-            if request.kinds is not None:
-                words.append(read.words(request.kinds, file.number))
-            if request.texts:
-                filters.append(read.filter(file.fields, file.bytes))
+            found, packed = extraction.extract(
+                database, file.path, kinds=request.kinds, fields=file.fields, stored_bytes=file.bytes
+            )
+            words += index.words(found, file.number)
+            filters.append(packed)
     except (duckdb.Error, pa.ArrowException, MemoryError) as error:
         _send(outgoing, frames.Failure("query-failed", f"{type(error).__name__}: {error}"))
         return False
-    _send(outgoing, frames.Indexed(b"".join(words), filters))
+    _send(outgoing, frames.Indexed(bytes(words), filters))
     return True
 
 
