@@ -65,11 +65,11 @@ class Piece:
         return self.bytes < LARGE_BYTES and self.records < LARGE_RECORDS
 
 
-def plan(pieces: Iterable[Piece], fan: int = FAN) -> list[list[Piece]]:
+def plan(pieces: Iterable[Piece]) -> list[list[Piece]]:
     """Which of these to fold together, the newest first. All pieces in a run are of one family, and of one kind."""
     runs: list[list[Piece]] = []
     for _, alike in groupby(sorted(pieces, key=_kind), key=_kind):
-        runs += _runs(sorted(alike, key=lambda piece: (piece.date, piece.numbers)), fan)
+        runs += _runs(sorted(alike, key=lambda piece: (piece.date, piece.numbers)))
     return sorted(runs, key=lambda run: -run[-1].numbers[-1])
 
 
@@ -87,19 +87,19 @@ def _size_class(segments: int) -> int:
     return count
 
 
-def _runs(ordered: list[Piece], fan: int) -> Iterator[list[Piece]]:
+def _runs(ordered: list[Piece]) -> Iterator[list[Piece]]:
     left: list[Piece] = []
     newest = ordered[-1].date
     for date, same in groupby(ordered, key=lambda piece: piece.date):
         of_date = list(same)
-        whole = len(of_date) // fan * fan
-        yield from _cut(of_date[:whole], fan)
+        whole = len(of_date) // FAN * FAN
+        yield from _cut(of_date[:whole])
         left += of_date[whole:] if date < newest else []
-    yield from _cut(left[: len(left) // fan * fan], fan)
+    yield from _cut(left[: len(left) // FAN * FAN])
 
 
-def _cut(pieces: list[Piece], fan: int) -> Iterator[list[Piece]]:
-    yield from (pieces[start : start + fan] for start in range(0, len(pieces), fan))
+def _cut(pieces: list[Piece]) -> Iterator[list[Piece]]:
+    yield from (pieces[start : start + FAN] for start in range(0, len(pieces), FAN))
 
 
 class Folder:

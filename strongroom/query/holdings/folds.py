@@ -100,6 +100,7 @@ class Folds:
         self._lock = threading.Lock()
         self._shelf: Shelf | None = None
         self._known: dict[str, Fold] = {}  # those of most segments first; replaced as a whole
+        self._unwanted = 0
 
     @property
     def root(self) -> Path:
@@ -126,6 +127,7 @@ class Folds:
         `alone`: nobody else is making one, so what is not written down was left behind by a crash. Raises OSError.
         """
         shelf = self._opened()
+        shelf.evict()
         names = set(shelf.names())
         for name in self._known.keys() - names:
             self._forget(name)
@@ -133,7 +135,6 @@ class Folds:
             copy = shelf.get(name)
             if copy is not None and (copy.sha256 or alone):
                 self._take_in(shelf, copy)
-        shelf.evict()
 
     @contextmanager
     def reading(self, chosen: int, gone: int) -> Iterator[list[Fold]]:
@@ -199,7 +200,8 @@ class Folds:
         return excess <= 0
 
     def drop(self, segments: int) -> None:
-        """Read no fold of any of these segments any more, and delete those that nobody is reading."""
+        """Read no fold of any of these segments any more, and delete those that nobody is reading, now or later."""
+        self._unwanted |= segments
         for fold in self.all():
             if bits_of(fold.about.numbers) & segments:
                 self._forget(fold.name)
@@ -250,6 +252,8 @@ class Folds:
                 return  # of segments that this process has not heard of yet
             if about.format != FORMAT or covering != about.covered or stamp != stamp_of(path):
                 raise FormatError("fold: of other segments")
+            if bits_of(about.numbers) & self._unwanted:
+                raise FormatError("fold: of a segment that is gone")
             self._remember(copy.name, path, about, stamp)
         except (FormatError, OSError):
             shelf.discard(copy.name)
