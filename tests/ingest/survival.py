@@ -27,6 +27,14 @@ def bodies(name: str) -> list[bytes]:
     return found or [b'{"a":1}\n{"b":[2]}\n', b"plain\n<13>x\n\n"]
 
 
+def _lost(content: bytes, kept: bytes, *, cut: bool) -> list[bytes]:
+    """Marks of a body that are not kept. `cut`: a byte of one may be a length, or its record end there (protobuf);
+    then one of its halves is whole."""
+    there = set(MARK.findall(kept))
+    missing = [mark for mark in MARK.findall(content) if mark not in there]
+    return [mark for mark in missing if not (cut and (mark[:4] in kept or mark[4:] in kept))]
+
+
 def survives(source: Source, content: bytes, *, rows: int = 3) -> None:
     """Raises AssertionError where a promise is broken; `rows` are derived once more, each alone."""
     recognise(content[:65_536])
@@ -46,7 +54,7 @@ def survives(source: Source, content: bytes, *, rows: int = 3) -> None:
         for position in range(found.records):
             at = content.index(ordered[position], at) + len(ordered[position])
         kept = b"\n".join([*ordered.values(), *(c for c in found.context or () if c is not None)])
-        assert set(MARK.findall(content)) <= set(MARK.findall(kept))
+        assert not _lost(content, kept, cut=source.name == "otlp")
     table = source.derive(found.raw, found.context)
     assert table.schema == pa.schema([pa.field("event_time", TIME), *source.schema])
     assert table.num_rows == len(found.raw)
