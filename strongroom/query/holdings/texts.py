@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from strongroom.query.holdings import grams
 from strongroom.query.holdings.runs import Content, Digests, Header, Run, Runs
-from strongroom.query.holdings.segments import bits_of, numbers_of
 
 FORMAT = "strongroom/index/text/1"
 
@@ -35,17 +34,16 @@ class _Filters(Run):
         # A place in a table of 2^n bits is the upper n bits of a hash, so it is a shift to the right by 64 - n.
         self._shifts = np.array([65 - (8 * length).bit_length() for length in header.layout], np.uint64)
 
-    def holding(self, hashes: NDArray[np.uint64], among: int) -> list[int]:
-        """The segments `among` whose filters have all of the grams."""
-        left = np.flatnonzero(np.isin(self._numbers, numbers_of(self.segments & among)))
+    def holding(self, hashes: NDArray[np.uint64], among: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """The numbers of the segments `among` (a flag for each number) whose filters have all of the grams."""
+        left = np.flatnonzero(among[self._numbers])
         for each in hashes:
             if not len(left):
                 break
             places = (each >> self._shifts[left]).astype(np.int64)
             bits = self._bytes[self._starts[left] + (places >> 3)] >> (places & 7).astype(np.uint8)
             left = left[(bits & 1).astype(bool)]
-        numbers: list[int] = self._numbers[left].tolist()
-        return numbers
+        return self._numbers[left]
 
     def with_younger(self, younger: Self) -> Content:
         one, two = self.header, younger.header
@@ -73,12 +71,15 @@ class TextIndex:
 
         `pieces` are texts that such a record contains, in small letters as grams.py knows them.
         """
-        hashes = grams.hashes(pieces)
-        found: list[int] = []
-        for run in self._runs.all:
+        hashes, runs = grams.hashes(pieces), self._runs.all
+        length = max((run.segments.bit_length() for run in runs), default=0) // 8 + 1
+        among &= (1 << 8 * length) - 1
+        flags = np.unpackbits(np.frombuffer(among.to_bytes(length, "little"), np.uint8), bitorder="little") > 0
+        found = np.zeros(len(flags), np.uint8)
+        for run in runs:
             if run.segments & among:
-                found += run.holding(hashes, among)
-        return bits_of(found)
+                found[run.holding(hashes, flags)] = 1
+        return int.from_bytes(np.packbits(found, bitorder="little").tobytes(), "little")
 
     def load(self) -> None:
         """Take in what an earlier process indexed, as far as it still holds."""
