@@ -31,15 +31,15 @@ from strongroom.archive import layout
 from strongroom.archive.log import Log
 from strongroom.archive.stores.store import ObjectStore
 from strongroom.query import errors, normalised, results, views
-from strongroom.query.holdings.cache import SegmentCache, Shape
+from strongroom.query.holdings.at_hand import AtHand, Provider
+from strongroom.query.holdings.cache import SegmentCache
 from strongroom.query.holdings.catalog import Catalog, Snapshot
 from strongroom.query.holdings.folding import Folder
-from strongroom.query.holdings.folds import Fold, Folds, folded_files
+from strongroom.query.holdings.folds import Folds
 from strongroom.query.holdings.index import EntityIndex
 from strongroom.query.holdings.indexing import Indexer
 from strongroom.query.holdings.narrowing import Narrowing
 from strongroom.query.holdings.pruning import Pruner
-from strongroom.query.holdings.segments import Segment, bits_of, numbers_of
 from strongroom.query.holdings.texts import TextIndex
 from strongroom.query.limits import QueryLimits
 from strongroom.query.normalised import NormalisedView
@@ -77,17 +77,6 @@ class Reading:
         told = {f"segments_{name}": count for name, count in facts.items()}
         told |= {"records_read": self.records, "bytes_read": self.bytes}
         return [(name, str(count)) for name, count in told.items()]
-
-
-@dataclass(frozen=True, slots=True)
-class _Stored:
-    """What of an answer's segments is read as it is (`alone`, as a choice and in order, with their files), and folds
-    in place of the others."""
-
-    alone: int
-    segments: Sequence[Segment]
-    files: Sequence[Path]
-    folds: Sequence[Fold]
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +158,7 @@ class QueryEngine:
             sources=self._views,
             everything=everything,
         )
+        self._provider = Provider(self._catalog, self._cache, self._folds, self._index.text)
         self._folder = Folder(
             catalog=self._catalog,
             cache=self._cache,
@@ -283,11 +273,13 @@ class QueryEngine:
             self._must_be_within_budget(reading)
             segments = self._catalog.table.chosen(chosen)
             self._asked.update(segment.source for segment in segments)
-            stored = await self._at_hand(chosen, stack)
+            provided = await self._provider.provide(chosen, stack)
+            self._indexer.fetched(provided.fetched)
+            self._folder.fetched(provided.fetched)
             fresh = None if unsealed is None else await files_of(unsealed, self._sources(named.views))
             explained = reading.explained()
             await run.begin(
-                partial(self._grant, stored=stored, snapshot=snapshot, fresh=fresh, explained=explained), named
+                partial(self._grant, provided=provided, snapshot=snapshot, fresh=fresh, explained=explained), named
             )
             body = AnswerBody(run, stack.pop_all(), self.limits.stall_seconds, started)
         keys = tuple(segment.key for segment in segments)
@@ -373,41 +365,25 @@ class QueryEngine:
         """The sources whose segments the named views read."""
         return views.sources_of({*named, *normalised.sources_read(named, self._normalised)}, self._views)
 
-    async def _at_hand(self, chosen: int, stack: ExitStack) -> _Stored:
-        """The chosen segments, checked, to be read until `stack` is closed: out of folds as far as there are any.
-
-        Raises IntegrityFailure, StoreUnavailable.
-        """
-        table = self._catalog.table
-        folds = stack.enter_context(self._folds.reading(chosen, self._catalog.gone(self._catalog.size)))
-        folded = bits_of(number for fold in folds for number in fold.about.numbers)
-        alone = chosen & ~folded
-        segments = table.chosen(alone)
-        stack.enter_context(self._cache.holding(segments))
-        files = await asyncio.to_thread(self._cache.ensure, segments)
-        try:
-            await asyncio.to_thread(self._cache.vouch, table.chosen(folded))
-        except errors.IntegrityFailure as failure:
-            number = table.number(failure.segment)
-            self._folds.drop(0 if number is None else 1 << number)
-            raise
-        for fetched in (self._indexer.fetched, self._folder.fetched):
-            fetched(alone)
-        return _Stored(alone, segments, files, folds)
-
     def _grant(
         self,
         named: frames.Tables,
-        stored: _Stored,
+        provided: AtHand,
         snapshot: Snapshot,
         fresh: Mapping[str, Files] | None,
         explained: list[tuple[str, str]],
     ) -> frames.Grant:
-        root, of_source = self._files(stored)
+        of_source = dict(provided.files)
         for source, beside in (fresh or {}).items():
-            of_source.setdefault(source, []).append(beside)
+            of_source[source] = [*of_source.get(source, ()), beside]
         made = setup.statements(
-            named.views, named.columns, of_source, root, self._views, self._normalised, marked=fresh is not None
+            named.views,
+            named.columns,
+            of_source,
+            provided.root,
+            self._views,
+            self._normalised,
+            marked=fresh is not None,
         )
         tables = {}
         if views.ENTRIES in named.views:
@@ -416,21 +392,6 @@ class QueryEngine:
             tables[views.SEGMENTS] = _stream(self._catalog.segments_table(snapshot.size))
         paths = [path.as_posix() for groups in of_source.values() for group in groups for path in group.paths]
         return frames.Grant(paths, made, tables, explained)
-
-    def _files(self, stored: _Stored) -> tuple[Path, dict[str, list[Files]]]:
-        """The folder of segments' names, and what the view of each source reads."""
-        text = self._index.text()
-        root, groups = Path("/"), dict[str, dict[tuple[Shape, bool], list[Path]]]()
-        for segment, file, number in zip(stored.segments, stored.files, numbers_of(stored.alone), strict=True):
-            alike = self._cache.shape(segment), bool(text >> number & 1)
-            groups.setdefault(segment.source, {}).setdefault(alike, []).append(file)
-        if stored.segments:
-            root = Path(stored.files[0].as_posix().removesuffix(stored.segments[0].key))
-        found = folded_files(stored.folds)
-        for source, shapes in groups.items():
-            for (shape, plain), paths in shapes.items():
-                found.setdefault(source, []).append(Files(shape.names, shape.forms, paths, plain))
-        return root, found
 
 
 def _stream(table: pa.Table) -> bytes:

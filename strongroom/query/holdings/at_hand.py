@@ -1,0 +1,68 @@
+"""From the segments chosen for a question to the files it reads: folds where there are any, else the segments' own.
+
+All of them were checked, and stay as long as the question needs them. A segment that is stored here is held against its
+entry also where a fold stands for it, so that a question is refused for a damaged archive whatever else lies on this
+machine; where the archive is elsewhere, a fold makes the segments' copies unnecessary.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from strongroom.query.errors import IntegrityFailure
+from strongroom.query.holdings.cache import SegmentCache, Shape
+from strongroom.query.holdings.catalog import Catalog
+from strongroom.query.holdings.folds import Folds, folded_files
+from strongroom.query.holdings.segments import Segment, bits_of, numbers_of
+from strongroom.query.views import Files
+
+
+@dataclass(frozen=True, slots=True)
+class AtHand:
+    """What the view of each source reads. `fetched`: the segments whose own files are here, as a choice; they are all
+    under `root`, the folder of object names."""
+
+    root: Path
+    files: dict[str, list[Files]]
+    fetched: int
+
+
+class Provider:
+    """Provides files. `text`: the segments known to hold nothing but valid UTF-8."""
+
+    def __init__(self, catalog: Catalog, cache: SegmentCache, folds: Folds, text: Callable[[], int]) -> None:
+        self._catalog, self._cache, self._folds, self._text = catalog, cache, folds, text
+
+    async def provide(self, chosen: int, until: ExitStack) -> AtHand:
+        """The files of the chosen segments, held until `until` is closed. Raises IntegrityFailure, StoreUnavailable."""
+        table = self._catalog.table
+        folds = until.enter_context(self._folds.reading(chosen, self._catalog.gone(self._catalog.size)))
+        folded = bits_of(number for fold in folds for number in fold.about.numbers)
+        segments = table.chosen(chosen & ~folded)
+        until.enter_context(self._cache.holding(segments))
+        paths = await asyncio.to_thread(self._cache.ensure, segments)
+        try:
+            await asyncio.to_thread(self._cache.vouch, table.chosen(folded))
+        except IntegrityFailure as failure:
+            number = table.number(failure.segment)
+            self._folds.drop(0 if number is None else 1 << number)
+            raise
+        root = Path(paths[0].as_posix().removesuffix(segments[0].key)) if paths else Path("/")
+        files = folded_files(folds)
+        for source, found in self._own_files(chosen & ~folded, segments, paths).items():
+            files.setdefault(source, []).extend(found)
+        return AtHand(root, files, chosen & ~folded)
+
+    def _own_files(self, choice: int, segments: Sequence[Segment], paths: Sequence[Path]) -> dict[str, list[Files]]:
+        text, groups = self._text(), dict[str, dict[tuple[Shape, bool], list[Path]]]()
+        for segment, path, number in zip(segments, paths, numbers_of(choice), strict=True):
+            alike = self._cache.shape(segment), bool(text >> number & 1)
+            groups.setdefault(segment.source, {}).setdefault(alike, []).append(path)
+        return {
+            source: [Files(shape.names, shape.forms, found, plain) for (shape, plain), found in shapes.items()]
+            for source, shapes in groups.items()
+        }
