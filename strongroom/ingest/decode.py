@@ -36,8 +36,8 @@ HEAD_BYTES = 65_536
 PARQUET_MAGIC = b"PAR1"
 _GZIP_MAGIC = b"\x1f\x8b\x08"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-_STEP_OUT = 1 << 20
-_STEP_IN = 1 << 18
+_STEP_OUT = 1 << 18
+_STEP_IN = 1 << 16
 _ZSTD_STEP_IN = 1 << 10
 """1 KiB of RLE blocks is 32 MiB of content: the most one step of the zstd decoder can put into memory."""
 _ZSTD_WINDOW = 1 << 25
