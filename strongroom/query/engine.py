@@ -273,7 +273,7 @@ class QueryEngine:
             self._must_be_within_budget(reading)
             segments = self._catalog.table.chosen(chosen)
             self._asked.update(segment.source for segment in segments)
-            provided = await self._provider.provide(chosen, stack)
+            provided = await self._provider.provide(chosen, segments, stack)
             self._indexer.fetched(provided.fetched)
             self._folder.fetched(provided.fetched)
             fresh = None if unsealed is None else await files_of(unsealed, self._sources(named.views))

@@ -19,8 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from strongroom.archive import segment
+from strongroom.archive.encryption.envelope import FileFacts
 from strongroom.archive.errors import FormatError
 from strongroom.archive.merkle import root_of
+from strongroom.archive.stores.store import ObjectStore
 from strongroom.query.engine import QueryEngine
 from strongroom.query.errors import IntegrityFailure
 from strongroom.query.holdings import folding
@@ -32,6 +34,7 @@ from strongroom.query.process.fold_maker import FoldMaker
 from strongroom.query.process.fold_writer import Job
 
 from .conftest import APP, EMPTY, FLOW, LIMITS, Archive, Bench
+from .test_cache import RemoteStore
 
 VIEWS = (replace(APP, entities={"host": ("name",)}), FLOW, EMPTY)
 UNFOLDED = replace(LIMITS, fold_bytes=0, seconds=30.0, spare_workers=0)
@@ -41,10 +44,13 @@ FOLDED = replace(UNFOLDED, fold_bytes=1 << 30)
 class Folding(Bench):
     """An engine that indexes and folds when it is told to."""
 
-    def __init__(self, archive: Archive, directory: Path, limits: QueryLimits = FOLDED) -> None:
+    def __init__(
+        self, archive: Archive, directory: Path, limits: QueryLimits = FOLDED, store: ObjectStore | None = None
+    ) -> None:
         self.runner = asyncio.Runner()
         self.archive, self.limits = archive, limits
-        self.engine = QueryEngine(store=archive.store, log=archive.log, views=VIEWS, directory=directory, limits=limits)
+        store = store or archive.store
+        self.engine = QueryEngine(store=store, log=archive.log, views=VIEWS, directory=directory, limits=limits)
         self.engine._folder.start = lambda: None  # type: ignore[method-assign]
         self.run(self.engine.start())
         self.folds = self.engine._folds
@@ -229,6 +235,27 @@ def test_two_engines_share_the_folds_and_a_reader_keeps_his(sealed: Archive, tmp
     assert one.used("SELECT * FROM app") == 0
     for bench in (one, other):
         bench.close()
+
+
+def test_a_fold_of_a_remote_archive_makes_copies_unnecessary(sealed: Archive, tmp_path: Path) -> None:
+    sql = "SELECT *, _segment, _row FROM app ORDER BY _segment, _row"
+    remote = RemoteStore(sealed.root)
+    bench = Folding(sealed, tmp_path, store=remote)
+    bench.engine._cache._fetch_from_store = lambda item, path: _fetched(remote, item.key, path)
+    bench.fold()
+    expected, fetched = bench.rows(sql), remote.fetched
+    bench.engine._cache._shelf._max_bytes = 0
+    bench.engine._cache._shelf.evict()
+    assert not list((tmp_path / "segments").rglob("*.parquet"))
+    assert bench.used(sql) == 1
+    assert remote.fetched == fetched + 3  # of 19
+    assert bench.rows(sql) == expected
+    bench.close()
+
+
+def _fetched(remote: RemoteStore, key: str, path: Path) -> FileFacts:
+    remote.fetch(key, path)
+    return FileFacts(path.stat().st_size, segment.file_digest(path))
 
 
 def test_a_missing_original_refuses_the_question_as_ever(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ machine; where the archive is elsewhere, a fold makes the segments' copies unnec
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,29 +37,33 @@ class Provider:
     def __init__(self, catalog: Catalog, cache: SegmentCache, folds: Folds, text: Callable[[], int]) -> None:
         self._catalog, self._cache, self._folds, self._text = catalog, cache, folds, text
 
-    async def provide(self, chosen: int, until: ExitStack) -> AtHand:
-        """The files of the chosen segments, held until `until` is closed. Raises IntegrityFailure, StoreUnavailable."""
-        table = self._catalog.table
+    async def provide(self, chosen: int, segments: Sequence[Segment], until: ExitStack) -> AtHand:
+        """The files of the chosen segments, held until `until` is closed. `segments`: the same, in order.
+
+        Raises IntegrityFailure, StoreUnavailable.
+        """
+        numbered = dict(zip(numbers_of(chosen), segments, strict=True))
         folds = until.enter_context(self._folds.reading(chosen, self._catalog.gone(self._catalog.size)))
         folded = bits_of(number for fold in folds for number in fold.about.numbers)
-        segments = table.chosen(chosen & ~folded)
-        until.enter_context(self._cache.holding(segments))
-        paths = await asyncio.to_thread(self._cache.ensure, segments)
+        alone = {number: numbered[number] for number in numbers_of(chosen & ~folded)}
+        until.enter_context(self._cache.holding([*alone.values()]))
+        paths = await asyncio.to_thread(self._cache.ensure, [*alone.values()])
         try:
-            await asyncio.to_thread(self._cache.vouch, table.chosen(folded))
+            await asyncio.to_thread(self._cache.vouch, [numbered[number] for number in numbers_of(folded)])
         except IntegrityFailure as failure:
-            number = table.number(failure.segment)
+            number = self._catalog.table.number(failure.segment)
             self._folds.drop(0 if number is None else 1 << number)
             raise
-        root = Path(paths[0].as_posix().removesuffix(segments[0].key)) if paths else Path("/")
+        first = next(iter(alone.values()), None)
+        root = Path("/") if first is None else Path(paths[0].as_posix().removesuffix(first.key))
         files = folded_files(folds)
-        for source, found in self._own_files(chosen & ~folded, segments, paths).items():
+        for source, found in self._own_files(alone, paths).items():
             files.setdefault(source, []).extend(found)
         return AtHand(root, files, chosen & ~folded)
 
-    def _own_files(self, choice: int, segments: Sequence[Segment], paths: Sequence[Path]) -> dict[str, list[Files]]:
+    def _own_files(self, segments: Mapping[int, Segment], paths: Sequence[Path]) -> dict[str, list[Files]]:
         text, groups = self._text(), dict[str, dict[tuple[Shape, bool], list[Path]]]()
-        for segment, path, number in zip(segments, paths, numbers_of(choice), strict=True):
+        for (number, segment), path in zip(segments.items(), paths, strict=True):
             alike = self._cache.shape(segment), bool(text >> number & 1)
             groups.setdefault(segment.source, {}).setdefault(alike, []).append(path)
         return {

@@ -82,7 +82,8 @@ class SegmentCache:
         `in_place`: use a local store's own files. Without it every segment has a copy, so that all files lie under one
         folder by their segments' names, also where only some are encrypted.
         """
-        self._in_place = in_place
+        # Asking the store for a path costs more than looking at the file, and a question may need a thousand.
+        self._in_place = in_place and store.local_path(layout.SEGMENTS.rstrip("/")) is not None
         self._store, self._directory, self._max_bytes = store, directory, max_bytes
         self._fetch_from_store = fetch
         self._trusts_stamps = check == "stat"
@@ -92,7 +93,7 @@ class SegmentCache:
         self._turns = tuple(threading.Lock() for _ in range(_TURNS))
         self._opened: Shelf | None = None
         self._reader: ThreadPoolExecutor | None = ThreadPoolExecutor(1, "ahead")
-        self._checked: dict[str, Stamp] = {}
+        self._checked: dict[str, tuple[Path, Stamp]] = {}
         self._copied: dict[str, FileFacts] = {}  # what this process has fetched, as it must still be
         self._shapes: dict[str, Shape] = {}
 
@@ -126,7 +127,7 @@ class SegmentCache:
     @contextmanager
     def holding(self, segments: Sequence[Segment]) -> Iterator[None]:
         """Keep the copies of `segments` from being evicted while the context lasts."""
-        copies = [segment.key for segment in segments if self._own(segment) is None]
+        copies = [segment.key for segment in segments if not self._is_own(segment)]
         if not copies:
             yield
             return
@@ -138,11 +139,14 @@ class SegmentCache:
 
         Raises IntegrityFailure for the first that is missing or differs, StoreUnavailable when one can't be fetched.
         """
-        paths = [self.path(segment) for segment in segments]
-        unchecked = [
-            (segment, path) for segment, path in zip(segments, paths, strict=True) if not self._known(segment, path)
-        ]
-        copies = [item for item in unchecked if self._own(item[0]) is None]
+        paths, unchecked = list[Path](), list[tuple[Segment, Path]]()
+        for segment in segments:
+            path = self._known(segment)
+            if path is None:
+                path = self.path(segment)
+                unchecked.append((segment, path))
+            paths.append(path)
+        copies = [segment for segment, _ in unchecked if not self._is_own(segment)]
         for _ in in_order(self._check, unchecked, threads=self._threads if copies else LOCAL_THREADS):
             pass
         if copies:
@@ -154,7 +158,7 @@ class SegmentCache:
 
         Raises IntegrityFailure for the first that is missing or differs.
         """
-        self.ensure([segment for segment in segments if self._own(segment) is not None])
+        self.ensure([segment for segment in segments if self._is_own(segment)])
 
     def has(self, segment: Segment) -> bool:
         """Whether the segment's file is here, checked or not."""
@@ -167,7 +171,7 @@ class SegmentCache:
         """
         room = self._max_bytes // 4
         for segment in segments:
-            if self._own(segment) is None and segment.bytes <= room and self._reader is not None:
+            if not self._is_own(segment) and segment.bytes <= room and self._reader is not None:
                 room -= segment.bytes
                 self._reader.submit(self._fetch_ahead, segment)
 
@@ -188,21 +192,24 @@ class SegmentCache:
                 self._opened = Shelf(self._directory, self._max_bytes)
             return self._opened
 
-    def _known(self, segment: Segment, path: Path) -> bool:
-        stamp = stamp_of(path)
-        return stamp is not None and self._checked.get(segment.key) == stamp
+    def _known(self, segment: Segment) -> Path | None:
+        """The segment's file, if it was checked and has not changed since."""
+        path, stamp = self._checked.get(segment.key, (None, None))
+        return path if path is not None and stamp_of(path) == stamp else None
+
+    def _is_own(self, segment: Segment) -> bool:
+        """Whether the stored object is a file that can be read as it is."""
+        return self._in_place and not is_envelope(segment.key)
 
     def _own(self, segment: Segment) -> Path | None:
-        """The stored file, where it is one and can be read as it is."""
-        usable = self._in_place and not is_envelope(segment.key)
-        return self._store.local_path(segment.key) if usable else None
+        return self._store.local_path(segment.key) if self._is_own(segment) else None
 
     def _check(self, item: tuple[Segment, Path]) -> None:
         segment, path = item
         with self._turns[hash(segment.key) % _TURNS]:
-            if self._known(segment, path):  # by another query, while this one waited
+            if self._known(segment) is not None:  # by another query, while this one waited
                 return
-            local = self._own(segment) is not None
+            local = self._is_own(segment)
             if not local and not self._is_kept(segment, path):
                 self._accept(segment, path, self._fetch(segment, path))
             else:
@@ -233,7 +240,7 @@ class SegmentCache:
                 raise
             self._shapes[segment.key] = _shape(segment, path)
             if stamp == stamp_of(path):
-                self._checked[segment.key] = stamp
+                self._checked[segment.key] = path, stamp
                 if not local:
                     self._shelf.put(Copy(segment.key, digest, stamp))
                 return
@@ -246,7 +253,7 @@ class SegmentCache:
             raise _failure(segment, "a copy that is gone again")
         self._shapes[segment.key] = _shape(segment, path)
         self._shelf.put(Copy(segment.key, digest, stamp))
-        self._checked[segment.key] = stamp
+        self._checked[segment.key] = path, stamp
 
     def _fetch(self, segment: Segment, path: Path) -> str:
         """Fetch a copy and give it its name; its SHA-256 (hex)."""
