@@ -123,16 +123,20 @@ class Failure(msgspec.Struct, frozen=True, tag="failure"):
 Request = Ask | Grant | Drop | Index
 Reply = Ready | Tables | Widen | Indexed | Begin | Data | End | Failure
 
+_encoder = msgspec.msgpack.Encoder()
 _requests = msgspec.msgpack.Decoder(Request)
 _replies = msgspec.msgpack.Decoder(Reply)
 
 
-def encode(message: Request | Reply) -> bytes:
+def encode(message: Request | Reply) -> bytearray:
     """The frame of one message, length included."""
-    body = msgspec.msgpack.encode(message)
-    if len(body) > MAX_FRAME:
-        raise ValueError(f"a frame of {len(body)} bytes")
-    return len(body).to_bytes(LENGTH_BYTES) + body
+    frame = bytearray(LENGTH_BYTES)
+    _encoder.encode_into(message, frame, LENGTH_BYTES)
+    length = len(frame) - LENGTH_BYTES
+    if length > MAX_FRAME:
+        raise ValueError(f"a frame of {length} bytes")
+    frame[:LENGTH_BYTES] = length.to_bytes(LENGTH_BYTES)
+    return frame
 
 
 def decode_request(body: bytes) -> Request:

@@ -16,6 +16,8 @@ cooperation; a limit on processor time in the kernel stands behind the server.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import re
 import select
@@ -36,8 +38,11 @@ from strongroom.query.process import extraction, frames, guard, mentions, sandbo
 
 PREPARED = 2
 """Databases kept ready: opening one takes longer than a small question, and is done while nobody asks."""
-BATCH_ROWS = 2048
+BATCH_ROWS, WIDE_BATCH_ROWS = 2048, 16_384
+"""Rows encoded at once: of text, whose first rows should come soon, and of Arrow and Parquet, whose columns should be
+long: each batch has a cost of its own, to whoever makes it and to whoever reads it."""
 PIECE_BYTES = 256 << 10
+PIPE_BYTES = 1 << 20
 SLICE_BYTES = 1 << 20
 # What has no form in JSON, CSV or Parquet, and what Arrow's readers do not know.
 _TEXT_ONLY = frozenset({"interval", "time with time zone", "bit", "bignum", "variant", "union", "geometry", "time_ns"})
@@ -209,7 +214,8 @@ def answer(
     relation = _expressible(relation.limit(ask.rows + 1), ask.format)
     encoder = results.encoder(ask.format)
     pieces = _Pieces(frames.Begin(list(zip(results.unique(relation.columns), types, strict=True))))
-    with relation.to_arrow_reader(BATCH_ROWS) as reader:
+    columnar = ask.format in ("arrow", "parquet")
+    with relation.to_arrow_reader(WIDE_BATCH_ROWS if columnar else BATCH_ROWS) as reader:
         names = results.unique(reader.schema.names)
         schema = pa.schema([field.with_name(name) for field, name in zip(reader.schema, names, strict=True)])
         yield from pieces.add(encoder.begin(schema, types, ask.snapshot))
@@ -254,8 +260,11 @@ class _Pieces:
         self.total = 0
 
     def add(self, content: bytes) -> Iterator[frames.Reply]:
-        self._buffer += content
         self.total += len(content)
+        if not self._buffer and self._begin is None and len(content) >= PIECE_BYTES:
+            yield frames.Data(content)  # long enough as it is
+            return
+        self._buffer += content
         if len(self._buffer) >= PIECE_BYTES:
             yield from self.finish(b"")
 
@@ -334,6 +343,8 @@ def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
     for descriptor in (0, 1, 2):
         os.dup2(nothing, descriptor)
     os.close(nothing)
+    with contextlib.suppress(OSError):  # only faster: the answer of a large question is not handed over in crumbs
+        fcntl.fcntl(outgoing, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     return incoming, outgoing
 
 
