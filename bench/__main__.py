@@ -1,6 +1,7 @@
 """`make bench [SCALE=1] [ROUNDS=3]`: generate, measure everything, print one table, write bench/results.json.
 
-SCALE multiplies the 100,000 CloudTrail events and 500,000 flow lines; ONLY names the parts to run, separated by commas.
+SCALE multiplies the 100,000 CloudTrail events and 500,000 flow lines (1,000,000 for investigations); ONLY names the
+parts to run, separated by commas.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from rich.console import Console
 from bench import (
     acknowledge,
     ask,
+    crowd,
     encrypt,
     generate,
     investigate,
@@ -30,14 +32,17 @@ from bench import (
     service,
     stages,
     store,
+    stream,
 )
 from bench.generate import DataSet
 from bench.report import Section
 
 EVENTS, FLOWS, SEED = 100_000, 500_000, 7
+INVESTIGATING = ("investigate", "wide", "stream", "crowd")
+INVESTIGATED_FLOWS = 1_000_000
 PARTS = (
-    *("acknowledge", "push", "seal", "stages", "pipeline", "prove", "encrypt", "store", "many"),
-    *("ask", "small", "investigate"),
+    *("acknowledge", "push", "seal", "stages", "cores", "pipeline", "prove", "encrypt", "store", "many"),
+    *("ask", "small", *INVESTIGATING),
 )
 _HERE = Path(__file__).parent
 _WIDTH = 130
@@ -55,10 +60,12 @@ def main() -> int:
         screen.width = _WIDTH
     with _status() as progress, _scratch() as scratch:
         progress("generating logs")
-        data = generate.data_set(_HERE / "data" / f"scale-{scale:g}", events=events, flows_=flows, seed=SEED)
-        sections = list(_sections(data, scratch, rounds, only, progress))
-        if "investigate" in only:
-            sections.append(_investigate(events, flows, scratch, rounds, progress))
+        sections: list[Section] = []
+        if set(only) - set(INVESTIGATING):
+            data = generate.data_set(_HERE / "data" / f"scale-{scale:g}", events=events, flows_=flows, seed=SEED)
+            sections += _sections(data, scratch, rounds, only, progress)
+        investigated = int(INVESTIGATED_FLOWS * scale)
+        sections += _investigating(events, investigated, scratch, rounds, only, progress)
     report.show(sections, screen)
     settings = {"events": events, "flows": flows, "seed": SEED, "rounds": rounds, "parts": only}
     report.save(sections, settings, _HERE / "results.json")
@@ -83,6 +90,8 @@ def _sections(
             yield seal.measure(name, files, kind, scratch / f"seal-{name}", rounds, progress)
         if "stages" in only:
             yield stages.measure(name, files, kind.records, scratch / f"stages-{name}", progress)
+    if "cores" in only:
+        yield seal.measure_cores(kinds, scratch / "cores", rounds, progress)
     if "pipeline" in only:
         yield pipeline.measure(kinds, scratch / "pipeline", rounds, progress)
     if "encrypt" in only:
@@ -105,15 +114,37 @@ def _sections(
             yield ask.measure_small(archive, rounds, progress)
 
 
-def _investigate(events: int, flows: int, scratch: Path, rounds: int, progress: Callable[[str], None]) -> Section:
+def _investigating(
+    events: int, flows: int, scratch: Path, rounds: int, only: list[str], progress: Callable[[str], None]
+) -> Iterator[Section]:
     """The same amounts in many small segments, as a year of an archive has them."""
-    progress("building the archive to investigate")
-    per_file = (max(1, 2 * events // investigate.SEGMENTS), max(1, 2 * flows // investigate.SEGMENTS))
-    folder = _HERE / "data" / f"investigate-{events}-{flows}"
-    data = generate.data_set(folder, events=events, flows_=flows, seed=SEED, per_file=per_file)
-    archive = scratch / "investigate"
-    service.ingest([data.folder / "cloudtrail", data.folder / "vpcflow"], archive, seal_bytes=1)
-    return investigate.measure(archive, rounds, progress)
+    if not set(only) & set(INVESTIGATING):
+        return
+    data, archive = _in_segments(investigate.SEGMENTS, events, flows, scratch / "investigate", progress)
+    if "investigate" in only:
+        yield investigate.measure(archive, data.folder, rounds, progress)
+    if "wide" in only:
+        _, wide = _in_segments(investigate.WIDE, events, flows, scratch / "wide", progress)
+        yield investigate.measure_wide(archive, wide, rounds, progress)
+        shutil.rmtree(wide)
+    if "stream" in only:
+        yield stream.measure(archive, rounds, progress)
+    if "crowd" in only:
+        yield crowd.measure(archive, rounds, progress)
+
+
+def _in_segments(
+    segments: int, events: int, flows: int, folder: Path, progress: Callable[[str], None]
+) -> tuple[DataSet, Path]:
+    """So many events and flows, and an archive of them in `segments` segments, half of each kind."""
+    progress(f"building an archive of {segments} segments")
+    per_file = (max(1, 2 * events // segments), max(1, 2 * flows // segments))
+    files = _HERE / "data" / f"investigate-{events}-{flows}-{segments}"
+    data = generate.data_set(files, events=events, flows_=flows, seed=SEED, per_file=per_file)
+    summary = service.ingest([data.folder / "cloudtrail", data.folder / "vpcflow"], folder, seal_bytes=1)
+    if summary["accepted"] != events + flows:
+        raise RuntimeError(f"the archive to investigate lacks records: {summary}")
+    return data, folder
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any
 import duckdb
 
 from bench.generate import DataSet, Truth
-from bench.measure import Contestant, Runs, Sample, Spread, contest
+from bench.measure import Contestant, Quantiles, Runs, Sample, Spread, contest
 from bench.questions import Question, Rows, all_questions
 from bench.report import Ratio, Row, Section
 from bench.service import serving
@@ -33,7 +34,7 @@ from strongroom.service.settings import Settings
 
 THREADS = 2
 SMALL = "SELECT 6 * 7 AS answer"
-_SMALL_TIMES = 20
+_SMALL_TIMES = 50
 ENGINE, PLAIN, HTTP = "Strongroom's engine", "DuckDB over the raw gzip files", "over HTTP"
 
 
@@ -71,8 +72,7 @@ def small_http(folder: Path) -> Runs:
             answer = json.loads(service.send(connection, "POST", "/v1/query", body, headers))
             return int(answer["rows"][0][0])
 
-        while True:
-            yield partial(_many, ask)
+        yield from _repeated(ask)
 
 
 def small_engine(folder: Path) -> Runs:
@@ -81,8 +81,7 @@ def small_engine(folder: Path) -> Runs:
         engine = _engine(folder, "small")
         runner.run(engine.start())
         try:
-            while True:
-                yield partial(_many, lambda: int(runner.run(_ask(engine, SMALL, {}))[0][0]))
+            yield from _repeated(lambda: int(runner.run(_ask(engine, SMALL, {}))[0][0]))
         finally:
             runner.run(engine.stop())
 
@@ -95,8 +94,7 @@ def small_plain() -> Runs:
         row = connection.execute(SMALL).fetchone()
         return int(row[0]) if row else 0
 
-    while True:
-        yield partial(_many, ask)
+    return _repeated(ask)
 
 
 def measure(data: DataSet, folder: Path, rounds: int, progress: Callable[[str], None]) -> Section:
@@ -121,20 +119,13 @@ def measure_small(folder: Path, rounds: int, progress: Callable[[str], None]) ->
         Contestant(ENGINE, small_engine, (folder,)),
         Contestant("DuckDB", small_plain),
     ]
-    samples = contest(entered, rounds=rounds, progress=progress)
-    each = {name: Spread.of([1e3 * wall / _SMALL_TIMES for wall in s.wall]) for name, s in samples.items()}
-    rows = (
-        Row(
-            "a small answer over HTTP, audited",
-            each[HTTP],
-            "ms",
-            tuple(
-                Ratio(f"{name} ({each[name].median:.2f})", each[HTTP].median / each[name].median)
-                for name in (ENGINE, "DuckDB")
-            ),
-        ),
-        Row("of which HTTP and audit", Spread.exactly(each[HTTP].median - each[ENGINE].median), "ms"),
-    )
+    samples = contest(entered, rounds=rounds, again=HTTP, progress=progress)
+    each = {name: Quantiles.of([1e3 * taken for taken in sample.result]) for name, sample in samples.items()}
+    http, names = each[HTTP], (ENGINE, "DuckDB")
+    note = f"p99 {http.p99:.1f} ms; against itself: ×{each[f'{HTTP} (again)'].p50 / http.p50:.2f}"
+    ratios = tuple(Ratio(f"{name} ({each[name].p50:.2f})", http.p50 / each[name].p50) for name in names)
+    added = [Row(f"more than {name}", Spread.exactly(http.p50 - each[name].p50), "ms p50") for name in names]
+    rows = (Row("a small answer over HTTP, audited", http.spread, "ms p50", ratios, note=note), *added)
     return Section(f"small answers: {SMALL}", rows, {name: sample.facts() for name, sample in samples.items()})
 
 
@@ -163,7 +154,19 @@ def _checked(question: Question, truth: Truth, rows: Rows) -> int:
     return len(rows)
 
 
-def _many(ask: Callable[[], int]) -> None:
-    for _ in range(_SMALL_TIMES):
-        if ask() != 42:
-            raise RuntimeError("six times seven is not that")
+def _repeated(ask: Callable[[], int]) -> Runs:
+    """Runs of `_SMALL_TIMES` questions; each gives the seconds that every question of every counted run took."""
+    taken: list[float] = []
+
+    def run(warm: bool) -> list[float]:
+        for _ in range(_SMALL_TIMES):
+            begun = time.perf_counter()
+            if ask() != 42:
+                raise RuntimeError("six times seven is not that")
+            if warm:
+                taken.append(time.perf_counter() - begun)
+        return taken
+
+    yield partial(run, False)
+    while True:
+        yield partial(run, True)

@@ -2,9 +2,8 @@
 
 Strongroom's side is the engine as the service uses it: snapshot, statement check, segments checked against their
 entries, pruned by the local index (built before, as the service does in the background), DuckDB in a walled-in process,
-the answer encoded as JSON and decoded here. The rivals read the same files in place, with nothing between: DuckDB,
-Polars, DataFusion and ClickHouse (chdb), each with two threads; those not installed are left out (the extra `bench`).
-Every answer of every round must be the same. Wall time.
+the answer encoded as JSON and decoded here. The rivals (rivals.py) read the same files in place, with nothing between;
+those not installed are left out (the extra `bench`). Every answer of every round must be the same. Wall time.
 
 What is looked for is what investigators look for, things that are rare: one event, an access key and an address seen
 in as few segments as the data have them, a word in the records. The other questions read everything.
@@ -14,16 +13,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import duckdb
 
-from bench.measure import Contestant, Runs, Spread, contest
+from bench import rivals
+from bench.measure import Contestant, Runs, Sample, Spread, contest
 from bench.report import Ratio, Row, Section
+from bench.rivals import Rows
 from strongroom.archive.log import Log
 from strongroom.archive.stores.directory import DirectoryStore
 from strongroom.ingest.sources import BUILT_IN
@@ -31,11 +31,10 @@ from strongroom.query.engine import QueryEngine
 from strongroom.query.limits import QueryLimits
 from strongroom.service.answers.views import ocsf_views, source_views
 
-THREADS = 2
-SEGMENTS = 200
-ENGINE, PLAIN = "Strongroom's engine", "DuckDB"
-RIVALS = {PLAIN: "duckdb", "Polars": "polars", "DataFusion": "datafusion", "chdb": "chdb"}
-Rows = list[tuple[str, ...]]
+SEGMENTS, WIDE = 200, 2_000
+ENGINE = "Strongroom's engine"
+NEEDLES = 4
+"""So many of the questions, the first ones, look for what is in few segments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,21 +88,16 @@ QUESTIONS = (
         "WHERE f.action = 'REJECT' GROUP BY f.source_address ORDER BY n DESC, a LIMIT 10",
     ),
 )
-_HOURS = {
-    ENGINE: "CAST(epoch(date_trunc('hour', event_time)) AS BIGINT)",
-    PLAIN: "CAST(epoch(date_trunc('hour', event_time)) AS BIGINT)",
-    "Polars": "hour_of",
-    "DataFusion": "CAST(date_part('epoch', date_trunc('hour', event_time)) AS BIGINT)",
-    "chdb": "toUnixTimestamp(toStartOfHour(event_time))",
-}
-_RAW = {ENGINE: "raw", PLAIN: "decode(raw)", "Polars": "raw", "DataFusion": "arrow_cast(raw, 'Utf8')", "chdb": "raw"}
+_HOUR = "CAST(epoch(date_trunc('hour', event_time)) AS BIGINT)"
 
 
 def looked_for(archive: Path) -> dict[str, str]:
     """What the questions look for, taken from the data."""
     with duckdb.connect() as connection:
         for name in ("cloudtrail", "vpcflow"):
-            connection.execute(f"CREATE VIEW {name} AS FROM read_parquet('{_files(archive, name)}', filename = true)")
+            connection.execute(
+                f"CREATE VIEW {name} AS FROM read_parquet('{rivals.segments(archive, name)}', filename = true)"
+            )
 
         def rarest(column: str, table: str) -> str:
             found = connection.execute(
@@ -127,8 +121,9 @@ def looked_for(archive: Path) -> dict[str, str]:
 
 def statement(question: Question, engine: str, values: Mapping[str, str]) -> str:
     """The question in the words of one engine."""
-    sql = question.sealed if engine == ENGINE and question.sealed else question.sql
-    return sql.format(hour=_HOURS[engine], raw=_RAW[engine], **values)
+    if engine == ENGINE:
+        return (question.sealed or question.sql).format(hour=_HOUR, raw="raw", **values)
+    return question.sql.format(hour=rivals.HOURS[engine], raw=rivals.RECORDS[engine], **values)
 
 
 def sealed(number: int, values: Mapping[str, str], folder: Path, expected: Rows) -> Runs:
@@ -141,7 +136,7 @@ def sealed(number: int, values: Mapping[str, str], folder: Path, expected: Rows)
         views=source_views(BUILT_IN.sources.values()),
         normalised=ocsf_views(),
         directory=folder / "investigate",
-        limits=QueryLimits(threads=THREADS, default_rows=1_000_000),
+        limits=QueryLimits(threads=rivals.THREADS, default_rows=1_000_000),
     )
     with asyncio.Runner() as runner:
         runner.run(engine.start())
@@ -153,102 +148,74 @@ def sealed(number: int, values: Mapping[str, str], folder: Path, expected: Rows)
             runner.run(engine.stop())
 
 
-def rival(engine: str, number: int, values: Mapping[str, str], archive: Path, expected: Rows) -> Runs:
-    """The question to another engine over the segments' files."""
-    ask = _ENGINES[engine](archive)
+def rival(engine: str, number: int, values: Mapping[str, str], files: Path, expected: Rows) -> Runs:
+    """The question to another engine over the segments of the archive in `files`, or the files delivered there."""
+    ask = rivals.OPENERS[engine](files)
     sql = statement(QUESTIONS[number], engine, values)
     while True:
         yield lambda: _checked(ask(sql), expected)
 
 
-def measure(folder: Path, rounds: int, progress: Callable[[str], None]) -> Section:
-    """Every question to every engine, over the archive in `folder`."""
+def measure(folder: Path, data: Path, rounds: int, progress: Callable[[str], None]) -> Section:
+    """Every question to every engine, over the archive in `folder`, into which the files in `data` went."""
     archive = folder / "archive"
     values = looked_for(archive)
-    plain = _duckdb(archive)
+    plain = rivals.plain(archive)
     rows, facts = [], {}
-    installed = [name for name, module in RIVALS.items() if find_spec(module)]
+    places = {name: archive for name, module in rivals.MODULES.items() if find_spec(module)}
+    places[rivals.RAW_FILES] = data
     for number, question in enumerate(QUESTIONS):
-        expected = plain(statement(question, PLAIN, values))
+        expected = plain(statement(question, rivals.PLAIN, values))
         entered = [Contestant(ENGINE, sealed, (number, values, folder, expected))]
-        entered += [Contestant(name, rival, (name, number, values, archive, expected)) for name in installed]
+        entered += [Contestant(name, rival, (name, number, values, files, expected)) for name, files in places.items()]
         samples = contest(entered, rounds=rounds, again=ENGINE, progress=progress)
-        each = {name: Spread.of([1e3 * wall for wall in sample.wall]) for name, sample in samples.items()}
-        ratios = tuple(Ratio(f"{n} ({each[n].median:,.0f})", each[ENGINE].median / each[n].median) for n in installed)
+        each = _milliseconds(samples)
+        ratios = tuple(Ratio(f"{n} ({each[n].median:,.0f})", each[ENGINE].median / each[n].median) for n in places)
         noise = each[f"{ENGINE} (again)"].median / each[ENGINE].median
         rows.append(Row(question.title, each[ENGINE], "ms", ratios, note=f"against itself: ×{noise:.2f}"))
         facts[question.title] = {name: sample.facts() for name, sample in samples.items()}
-    segments = sum(1 for _ in archive.glob("segments/*/*/*.parquet"))
-    return Section(f"investigating, {segments} segments, {THREADS} threads, answers equal", tuple(rows), facts)
+    title = f"investigating, {_segments(archive)} segments, {rivals.THREADS} threads, answers equal"
+    return Section(title, tuple(rows), facts)
+
+
+def measure_wide(folder: Path, wide: Path, rounds: int, progress: Callable[[str], None]) -> Section:
+    """The needles over the archive in `wide`, which has the records of the one in `folder` in more segments."""
+    archive = wide / "archive"
+    values = looked_for(archive)
+    rows, facts = [], {}
+    few, many = (f"{_segments(place)} segments" for place in (folder / "archive", archive))
+    plain = rivals.plain(archive)
+    for number, question in enumerate(QUESTIONS[:NEEDLES]):
+        expected = plain(statement(question, rivals.PLAIN, values))
+        entered = [
+            Contestant(many, sealed, (number, values, wide, expected)),
+            Contestant(few, sealed, (number, values, folder, expected)),
+            Contestant(rivals.PLAIN, rival, (rivals.PLAIN, number, values, archive, expected)),
+        ]
+        samples = contest(entered, rounds=rounds, again=many, progress=progress)
+        each = _milliseconds(samples)
+        ratios = tuple(
+            Ratio(f"{name} ({each[name].median:,.1f})", each[many].median / each[name].median)
+            for name in (few, rivals.PLAIN)
+        )
+        noise = each[f"{many} (again)"].median / each[many].median
+        rows.append(Row(question.title, each[many], "ms", ratios, note=f"against itself: ×{noise:.2f}"))
+        facts[question.title] = {name: sample.facts() for name, sample in samples.items()}
+    return Section(f"investigating the same records in {many}", tuple(rows), facts)
+
+
+def _segments(archive: Path) -> int:
+    return sum(1 for _ in archive.glob("segments/*/*/*.parquet"))
+
+
+def _milliseconds(samples: Mapping[str, Sample]) -> dict[str, Spread]:
+    return {name: Spread.of([1e3 * wall for wall in sample.wall]) for name, sample in samples.items()}
 
 
 async def _ask(engine: QueryEngine, sql: str) -> Rows:
     answer = await engine.run(sql, format="json")
     body = b"".join([chunk async for chunk in answer.body])
-    return _rows(json.loads(body)["rows"])
-
-
-def _duckdb(archive: Path) -> Callable[[str], Rows]:
-    connection = duckdb.connect(config={"threads": THREADS})
-    connection.execute("SET TimeZone = 'UTC'")
-    for name in ("cloudtrail", "vpcflow"):
-        connection.execute(f"CREATE VIEW {name} AS FROM read_parquet('{_files(archive, name)}')")
-    return lambda sql: _rows(connection.execute(sql).fetchall())
-
-
-def _polars(archive: Path) -> Callable[[str], Rows]:
-    import polars as pl
-
-    hour = (pl.col("event_time").dt.truncate("1h").dt.epoch("s")).alias("hour_of")
-    cloudtrail = pl.scan_parquet(_files(archive, "cloudtrail")).with_columns(pl.col("raw").cast(pl.String))
-    flows = pl.scan_parquet(_files(archive, "vpcflow")).with_columns(hour)
-    context = pl.SQLContext(cloudtrail=cloudtrail, vpcflow=flows)
-    return lambda sql: _rows(context.execute(sql, eager=True).rows())
-
-
-def _datafusion(archive: Path) -> Callable[[str], Rows]:
-    from datafusion import SessionConfig, SessionContext
-
-    context = SessionContext(SessionConfig().with_target_partitions(THREADS))
-    for name in ("cloudtrail", "vpcflow"):
-        context.register_parquet(name, str(archive / f"segments/source={name}"))
-
-    def ask(sql: str) -> Rows:
-        table = context.sql(sql).to_arrow_table()
-        return _rows(zip(*(column.to_pylist() for column in table.columns), strict=True))
-
-    return ask
-
-
-def _chdb(archive: Path) -> Callable[[str], Rows]:
-    from chdb import session
-
-    opened = session.Session()
-    for name in ("cloudtrail", "vpcflow"):
-        opened.query(f"CREATE VIEW {name} AS SELECT * FROM file('{_files(archive, name)}', Parquet)")
-
-    def ask(sql: str) -> Rows:
-        answer = str(opened.query(f"{sql} SETTINGS max_threads = {THREADS}", "JSONCompactEachRow"))
-        return _rows(json.loads(line) for line in answer.splitlines())
-
-    return ask
-
-
-_ENGINES: Mapping[str, Callable[[Path], Callable[[str], Rows]]] = {
-    PLAIN: _duckdb,
-    "Polars": _polars,
-    "DataFusion": _datafusion,
-    "chdb": _chdb,
-}
-
-
-def _files(archive: Path, source: str) -> str:
-    return f"{archive}/segments/source={source}/*/*.parquet"
-
-
-def _rows(rows: Iterator[Any] | list[Any]) -> Rows:
-    """Rows as text, in an order of their own: engines differ in types and, where the question has none, in order."""
-    return sorted(tuple(str(value) for value in row) for row in rows)
+    return rivals.as_text(json.loads(body)["rows"])
 
 
 def _checked(rows: Rows, expected: Rows) -> int:

@@ -81,6 +81,27 @@ class Spread:
         return cls(value, value, value)
 
 
+@dataclass(frozen=True, slots=True)
+class Quantiles:
+    """Of how long many small things took."""
+
+    p50: float
+    p99: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Quantiles:
+        ordered = sorted(values)
+        p99 = ordered[min(len(ordered) - 1, len(ordered) * 99 // 100)]
+        return cls(statistics.median(ordered), p99, ordered[0], ordered[-1])
+
+    @property
+    def spread(self) -> Spread:
+        """The median and all there was."""
+        return Spread(self.p50, self.low, self.high)
+
+
 class ContestantFailed(Exception):
     """A contestant raised; the traceback from its process is the message."""
 

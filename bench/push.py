@@ -37,6 +37,11 @@ class Protocol:
     body: Callable[[list[str], int], bytes]
 
 
+def lines(number: int) -> bytes:
+    """Delivery `number` as plain JSON lines."""
+    return _lines(_messages(number), number)
+
+
 def _messages(number: int) -> list[str]:
     padding = "the quick brown fox jumps over the lazy dog " * 3
     return [f"delivery {number} line {place} {padding}" for place in range(RECORDS)]

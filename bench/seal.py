@@ -3,12 +3,18 @@
 What is timed is `ingest.build.build`, all that a builder process does for a cut: read the spool, decompress, check
 the digest, split into exact records, derive columns, sort, write Parquet, hash every record into the tree, and read the
 finished file back. Putting and signing are a few milliseconds a cut and are in pipeline.py.
+
+Cuts are built in as many processes as there are cores: `measure_cores` holds two builders against one, over the same
+cuts, in wall time. On a machine with other work that row says little.
 """
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from itertools import repeat
 from pathlib import Path
@@ -31,6 +37,7 @@ from strongroom.ingest.writer import Writer
 
 _GZIP = 31
 _RECEIVED = 1_767_400_000_000_000
+ONE, TWO = "one builder", "two builders"
 SEALED, RAW, COLUMNS, GUNZIP = "sealed", "pyarrow, columns + raw", "pyarrow, columns only", "gunzip alone"
 
 
@@ -43,10 +50,12 @@ class Sealed:
     bytes: int
 
 
-def spooled(source: str, files: Sequence[Path], folder: Path) -> list[Job]:
-    """The files as batches in a spool below `folder`, in cuts such as the sealer would make."""
+def spooled(source: str, files: Sequence[Path], folder: Path, most: int = 0) -> list[Job]:
+    """The files as batches in a spool below `folder`, in cuts such as the sealer would make: of at most `most` bytes of
+    content, or what the settings say."""
     spool = Spool(folder / "spool", epoch=1, limit_bytes=1 << 40, on_durable=lambda _: None)
     limits = IntakeLimits()
+    most = most or CONTENT_FACTOR * limits.seal_bytes
     starts, size = [0], 0
     for number, file in enumerate(files):
         body = file.read_bytes()
@@ -63,7 +72,7 @@ def spooled(source: str, files: Sequence[Path], folder: Path) -> list[Job]:
             address="",
         )
         spool.append(header, [body]).result()
-        if size and size + len(content) > CONTENT_FACTOR * limits.seal_bytes:
+        if size and size + len(content) > most:
             starts.append(number)
             size = 0
         size += len(content)
@@ -119,6 +128,44 @@ def measure(
         (*_speeds(kind, samples), _memory(samples), _size(kind, samples)),
         {name: sample.facts() for name, sample in samples.items()},
     )
+
+
+def building(source: str, files: Sequence[Path], kind: Kind, folder: Path, workers: int) -> Runs:
+    """All cuts, of an eighth of the logs each, by so many builder processes; gives the records sealed."""
+    jobs = spooled(source, files, folder, most=kind.bytes // 8)
+    processes = builders.Builders(workers)
+
+    async def all_of_them() -> int:
+        built = await asyncio.gather(*(processes.run(build, job) for job in jobs))
+        return sum(batch.accepted for cut in built for batch in cut.batches)
+
+    try:
+        while True:
+            yield partial(asyncio.run, all_of_them())
+    finally:
+        processes.close()
+
+
+def measure_cores(
+    kinds: Sequence[tuple[str, Sequence[Path], Kind]], folder: Path, rounds: int, progress: Callable[[str], None]
+) -> Section:
+    """Two builders against one. Raises RuntimeError when a record is missing."""
+    folder.mkdir(parents=True)
+    rows, facts = [], {}
+    for source, files, kind in kinds:
+        entered = [
+            Contestant(name, building, (source, files, kind, folder / f"{source}-{workers}", workers))
+            for name, workers in ((ONE, 1), (TWO, 2))
+        ]
+        samples = contest(entered, rounds=rounds, progress=progress)
+        if {sample.result for sample in samples.values()} != {kind.records}:
+            raise RuntimeError(f"{source}: {kind.records} records went in, another number was sealed")
+        one, two = (Spread.rate(kind.records, samples[name].wall) for name in (ONE, TWO))
+        rows.append(
+            Row(f"{source}, {TWO}", two, "records/s", (Ratio(f"{ONE} ({one.median:,.0f})", two.median / one.median),))
+        )
+        facts[source] = {name: sample.facts() for name, sample in samples.items()}
+    return Section(f"sealing in builder processes, {len(os.sched_getaffinity(0))} cores", tuple(rows), facts)
 
 
 def _check(source: str, kind: Kind, samples: dict[str, Sample]) -> None:

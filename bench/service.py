@@ -45,9 +45,21 @@ class Service:
 
     def peak_bytes(self) -> int:
         """Most memory the serving process had (its workers are processes of their own)."""
-        status = Path(f"/proc/{self.process}/status").read_text()
-        found = re.search(r"VmHWM:\s+(\d+) kB", status)
-        return int(found[1]) * 1024 if found else 0
+        return _peak_bytes(self.process)
+
+    def tree_peak_bytes(self) -> int:
+        """The sum of the most that it and each process it started had."""
+        children = Path(f"/proc/{self.process}/task").glob("*/children")
+        started = [int(process) for file in children for process in file.read_text().split()]
+        return sum(map(_peak_bytes, [self.process, *started]))
+
+
+def _peak_bytes(process: int) -> int:
+    try:
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())
+    except FileNotFoundError:  # it has ended
+        return 0
+    return int(found[1]) * 1024 if found else 0
 
 
 def ingest(files: Sequence[Path], folder: Path, **settings: object) -> dict[str, Any]:
