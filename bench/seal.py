@@ -14,7 +14,6 @@ import asyncio
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from hashlib import sha256
 from itertools import repeat
 from pathlib import Path
@@ -141,7 +140,7 @@ def building(source: str, files: Sequence[Path], kind: Kind, folder: Path, worke
 
     try:
         while True:
-            yield partial(asyncio.run, all_of_them())
+            yield lambda: asyncio.run(all_of_them())
     finally:
         processes.close()
 
