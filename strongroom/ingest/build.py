@@ -307,7 +307,7 @@ def _segments(job: Job, source: Source, batches: list[_Rows]) -> Iterator[BuiltS
         yield _segment(job, source, EPOCH.date() + timedelta(days=day), rows)
 
 
-def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _plain(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
     return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 
@@ -359,7 +359,9 @@ def _summary(key: str, source: Source, day: date, rows: pa.Table) -> SegmentSumm
     for name in source.summary_columns:
         if name not in rows.schema.names:
             continue
-        low, high = pc.min_max(_plain(rows.column(name))).as_py().values()
+        column = rows.column(name)
+        distinct = _plain(column.unique()) if pa.types.is_dictionary(column.type) else column
+        low, high = pc.min_max(distinct).as_py().values()
         if low is not None and max(len(low), len(high)) <= _MAX_SUMMARY_TEXT:
             columns[name] = (low, high)
     return SegmentSummary(
