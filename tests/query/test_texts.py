@@ -245,6 +245,15 @@ def test_segments_are_left_out(world: World, view: str, condition: str) -> None:
     assert chosen >> INDEXED
 
 
+def test_looking_for_very_many_texts_is_a_scan(world: World) -> None:
+    many = " OR ".join(f"contains(raw, 'nowhere{number}')" for number in range(where.MAX_LOOKUPS + 1))
+    few = many.rpartition(" OR ")[0]
+    chosen = [world.choose(f"SELECT * FROM app WHERE {condition}")[1].bit_count() for condition in (few, many)]
+    assert chosen[0] < chosen[1] == SEGMENTS / 2
+    words = "nowhere " * 10_000
+    assert world.choose("SELECT * FROM app WHERE contains(raw, $1)", [words])[1].bit_count() == chosen[0]
+
+
 def test_what_is_looked_for_is_found_where_it_is(world: World) -> None:
     """Each segment's own records, each as a whole: an index that knew nothing would keep all the others, too."""
     kept = 0

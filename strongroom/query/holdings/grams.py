@@ -78,7 +78,7 @@ def hashes(pieces: Iterable[str]) -> NDArray[np.uint64]:
     """The hashes of the grams of texts, each once: in a table of 2^n bits a gram's place is the upper n of its hash."""
     found: dict[bytes, None] = {}
     for piece in pieces:
-        small = folded(piece.encode("utf-8", "surrogatepass"))
+        small = folded(piece.encode("utf-8", "surrogatepass"))[: GRAM * MOST_LOOKED_UP]
         grams = (small[start : start + GRAM] for start in range(len(small) - GRAM + 1))
         found.update(dict.fromkeys(gram for gram in grams if b" " not in gram))
         if len(found) > MOST_LOOKED_UP:

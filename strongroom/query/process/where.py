@@ -21,10 +21,10 @@ from typing import Any
 import duckdb
 import msgspec
 
-from strongroom.query.holdings.conditions import Between, Condition, OneOf, every, some
+from strongroom.query.holdings.conditions import Between, Condition, OneOf, every, lookups, some
 from strongroom.query.process import patterns
 
-MAX_DEPTH, MAX_VALUES = 16, 1_000
+MAX_DEPTH, MAX_VALUES, MAX_LOOKUPS = 16, 1_000, 100
 CLOCK_MICROSECONDS = 3_600_000_000
 """How far apart reading "now" here and in the statement itself may be: a reader of files may have to wait for them."""
 
@@ -114,6 +114,7 @@ class _Reader:
 
     def __init__(self, name: str, alone: bool, constants: Constants) -> None:
         self._name, self._alone, self._constants = name, alone, constants
+        self._lookups = 0
 
     def read(self, node: Any, depth: int) -> Condition | None:
         """What a predicate says, None when nothing that we understand."""
@@ -183,7 +184,9 @@ class _Reader:
         function, inner = _called(subject)
         ignoring_case = function in _LOWER and len(inner) == 1
         column = self._column(inner[0] if ignoring_case else subject)
-        return None if column is None else _matching(name, column, given, ignoring_case)
+        found = None if column is None else _matching(name, column, given, ignoring_case)
+        self._lookups += lookups(found)
+        return found if self._lookups <= MAX_LOOKUPS else None
 
     def _column(self, node: Any) -> str | None:
         """The name of a column of this table, nested ones with dots; None for anything else."""
