@@ -294,7 +294,7 @@ def test_a_pruned_segment_is_in_no_answer_and_no_fold(tmp_path: Path) -> None:
 def test_the_bound_holds_and_nothing_is_made_again_and_again(sealed: Archive, tmp_path: Path) -> None:
     bench = Folding(sealed, tmp_path)
     bench.fold()
-    sizes = {fold.about.source: fold.bytes for fold in bench.folds.all()}
+    sizes = {fold.about.source: fold.size for fold in bench.folds.all()}
     bench.close()
     limit = max(sizes.values()) + 1  # one of the two
     bench = Folding(sealed, tmp_path, replace(FOLDED, fold_bytes=limit))

@@ -30,7 +30,7 @@ from strongroom.archive.errors import FormatError, StrongroomError
 from strongroom.archive.locks import attempted
 from strongroom.query.holdings.cache import SegmentCache, Shape
 from strongroom.query.holdings.catalog import Catalog
-from strongroom.query.holdings.folds import ABOUT, FORMAT, About, Fold, Folds
+from strongroom.query.holdings.folds import ABOUT, FORMAT, About, Fold, Folds, as_bytes
 from strongroom.query.holdings.segments import Segment, bits_of, numbers_of
 from strongroom.query.process.fold_maker import FoldMaker
 from strongroom.query.process.fold_writer import Job
@@ -157,7 +157,7 @@ class Folder:
 
     def _catch_up(self) -> None:
         with attempted(self._folds.directory / "folding.lock") as alone:
-            self._folds.look(alone=alone)
+            self._folds.look(alone=alone, stopping=self._stopping.is_set)
             self._folds.drop(self._catalog.gone(self._catalog.size))
             if alone:
                 with FoldMaker([*self._cache.roots, self._folds.root], self._stopping) as maker:
@@ -210,15 +210,16 @@ class Folder:
 
     def _foldable(self) -> list[Piece]:
         """Folds that are small, and not in a larger one already."""
-        pieces, larger = [], 0
+        pieces, passed = list[Piece](), as_bytes(self._passed)
+        larger = bytearray(len(self._catalog.table) // 8 + 1)
         for made in self._folds.all():  # those of most segments first
             about = made.about
-            mine = bits_of(about.numbers)
-            if not mine & larger and not mine & self._passed:
+            if not made.among(larger) and not made.among(passed):
                 family = (about.source, made.shape, about.text)
-                piece = Piece(made, family, about.numbers, about.date, about.records, made.bytes)
+                piece = Piece(made, family, about.numbers, about.date, about.records, made.size)
                 pieces += [piece] if piece.small else []
-            larger |= mine
+            here = larger[made.place]
+            larger[made.place] = (int.from_bytes(here, "little") | made.mask).to_bytes(len(here), "little")
         return pieces
 
     def _leave_out(self, run: Sequence[Piece]) -> None:

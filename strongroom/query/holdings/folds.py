@@ -83,9 +83,23 @@ class Fold:
     mask: int
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """Length of the file."""
         return self.stamp[1]
+
+    @property
+    def place(self) -> slice:
+        """The bytes of a choice that its segments are in."""
+        return slice(self.start, self.start + (self.mask.bit_length() + 7) // 8)
+
+    def among(self, choice: bytes | bytearray) -> int:
+        """Those of its segments that are in a choice, which is given as bytes (`as_bytes`)."""
+        return int.from_bytes(choice[self.place], "little") & self.mask
+
+
+def as_bytes(choice: int) -> bytes:
+    """A choice of segments so that a fold can look at its place in it, however many there are."""
+    return choice.to_bytes((choice.bit_length() + 7) // 8, "little")
 
 
 class Folds:
@@ -100,6 +114,7 @@ class Folds:
         self._lock = threading.Lock()
         self._shelf: Shelf | None = None
         self._known: dict[str, Fold] = {}  # those of most segments first; replaced as a whole
+        self._covered: int | None = None  # to be computed
         self._unwanted = 0
 
     @property
@@ -121,17 +136,20 @@ class Folds:
         if shelf is not None:
             shelf.close()
 
-    def look(self, *, alone: bool = False) -> None:
+    def look(self, *, alone: bool = False, stopping: Callable[[], bool] = lambda: False) -> None:
         """Take in what there is: folds that other processes made since, or earlier ones left. Forget what is gone.
 
-        `alone`: nobody else is making one, so what is not written down was left behind by a crash. Raises OSError.
+        `alone`: nobody else is making one, so what is not written down was left behind by a crash. `stopping`: when
+        true, the rest is left for another time. Raises OSError.
         """
         shelf = self._opened()
         shelf.evict()
-        names = set(shelf.names())
-        for name in self._known.keys() - names:
+        names = shelf.names()
+        for name in self._known.keys() - set(names):
             self._forget(name)
-        for name in names - self._known.keys():
+        for name in reversed(names):
+            if name in self._known or stopping():
+                continue
             copy = shelf.get(name)
             if copy is not None and (copy.sha256 or alone):
                 self._take_in(shelf, copy)
@@ -194,7 +212,7 @@ class Folds:
             fold = self._known.get(name)
             if fold is None or fold.about.numbers[-1] >= newest:
                 return False
-            excess -= fold.bytes
+            excess -= fold.size
             if excess <= 0:
                 return True
         return excess <= 0
@@ -202,15 +220,19 @@ class Folds:
     def drop(self, segments: int) -> None:
         """Read no fold of any of these segments any more, and delete those that nobody is reading, now or later."""
         self._unwanted |= segments
-        for fold in self.all():
-            if bits_of(fold.about.numbers) & segments:
+        unwanted = as_bytes(segments)
+        for fold in self.all() if segments else []:
+            if fold.among(unwanted):
                 self._forget(fold.name)
                 if self._shelf is not None:
                     self._shelf.discard(fold.name)
 
     def covered(self) -> int:
         """The segments that are in folds, as bits."""
-        return bits_of(number for fold in self.all() for number in fold.about.numbers)
+        with self._lock:
+            if self._covered is None:
+                self._covered = bits_of(number for fold in self._known.values() for number in fold.about.numbers)
+            return self._covered
 
     def covering(self, numbers: Sequence[int]) -> str | None:
         """What segments of these numbers are known by, None when one is not known."""
@@ -225,17 +247,12 @@ class Folds:
 
     def _pick(self, chosen: int, gone: int) -> list[Fold]:
         count = chosen.bit_count()
-        left = bytearray(chosen.to_bytes((chosen.bit_length() + 7) // 8, "little"))
-        lost = gone.to_bytes((gone.bit_length() + 7) // 8, "little")
+        left, lost = bytearray(as_bytes(chosen)), as_bytes(gone)
         picked = []
         for fold in self._known.values():
-            if len(fold.about.numbers) > count:
-                continue
-            start, mask = fold.start, fold.mask
-            end = start + (mask.bit_length() + 7) // 8
-            here = int.from_bytes(left[start:end], "little")
-            if here & mask == mask and not int.from_bytes(lost[start:end], "little") & mask:
-                left[start:end] = (here & ~mask).to_bytes(end - start, "little")
+            if len(fold.about.numbers) <= count and fold.among(left) == fold.mask and not fold.among(lost):
+                here = left[fold.place]
+                left[fold.place] = (int.from_bytes(here, "little") & ~fold.mask).to_bytes(len(here), "little")
                 picked.append(fold)
         return picked
 
@@ -270,12 +287,14 @@ class Folds:
         mask = bits_of(number - 8 * start for number in about.numbers)
         fold = Fold(name, path, about, shape, stamp, start, mask)
         with self._lock:
+            self._covered = None if self._covered is None else self._covered | mask << 8 * start
             known = {**self._known, name: fold}
             self._known = dict(sorted(known.items(), key=lambda item: -len(item[1].about.numbers)))
         return fold
 
     def _forget(self, name: str) -> None:
         with self._lock:
+            self._covered = None
             self._known = {known: fold for known, fold in self._known.items() if known != name}
 
 
