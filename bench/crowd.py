@@ -102,6 +102,7 @@ def measure(folder: Path, rounds: int, progress: Callable[[str], None]) -> Secti
     alone, together, beside = _Told(), _Told(), _Told()
     acknowledged, numbers = 0, count()
     with serving(folder, **_LIMITS) as service:
+        before = _lines_sealed(service)
         asked = _questions(service, values, plain)
         crowd = [_Investigator(service, token) for token in made]
         shuffle = random.Random(0)
@@ -120,7 +121,7 @@ def measure(folder: Path, rounds: int, progress: Callable[[str], None]) -> Secti
                 if number:
                     rates[phase].append(pushed / PUSHING_SECONDS)
                 service.send(service.connect(), "POST", "/v1/seal", None, {})
-        found = _lines_sealed(service)
+        found = _lines_sealed(service) - before
     if found != acknowledged:
         raise RuntimeError(f"{acknowledged} lines were acknowledged, {found} are in the archive")
     return _section(seconds, rates, alone, together, beside, len(asked))
@@ -145,7 +146,7 @@ def _section(
             many,
             "questions/s",
             (Ratio(f"one after the other ({one.median:.1f})", many.median / one.median),),
-            note=f"{together.busy} times told to come again, of {len(together.waits)}",
+            note=f"{together.busy} times told to come again, for {len(together.waits)} questions",
         ),
         *(
             Row(f"wait, {name}", waits[name].spread, "ms p50", note=f"p99 {waits[name].p99:,.0f} ms")
