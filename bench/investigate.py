@@ -179,17 +179,18 @@ def measure(folder: Path, data: Path, rounds: int, progress: Callable[[str], Non
 
 
 def measure_wide(folder: Path, wide: Path, rounds: int, progress: Callable[[str], None]) -> Section:
-    """The needles over the archive in `wide`, which has the records of the one in `folder` in more segments."""
+    """The needles over the archive in `wide`, which has as many records as the one in `folder`, in more segments."""
     archive = wide / "archive"
-    values = looked_for(archive)
+    places = {place: (looked_for(place / "archive"), rivals.plain(place / "archive")) for place in (folder, wide)}
     rows, facts = [], {}
     few, many = (f"{_segments(place)} segments" for place in (folder / "archive", archive))
-    plain = rivals.plain(archive)
     for number, question in enumerate(QUESTIONS[:NEEDLES]):
-        expected = plain(statement(question, rivals.PLAIN, values))
+        (fewer, fewer_rows), (values, expected) = (
+            (looked, plain(statement(question, rivals.PLAIN, looked))) for looked, plain in places.values()
+        )
         entered = [
             Contestant(many, sealed, (number, values, wide, expected)),
-            Contestant(few, sealed, (number, values, folder, expected)),
+            Contestant(few, sealed, (number, fewer, folder, fewer_rows)),
             Contestant(rivals.PLAIN, rival, (rivals.PLAIN, number, values, archive, expected)),
         ]
         samples = contest(entered, rounds=rounds, again=many, progress=progress)
@@ -201,7 +202,7 @@ def measure_wide(folder: Path, wide: Path, rounds: int, progress: Callable[[str]
         noise = each[f"{many} (again)"].median / each[many].median
         rows.append(Row(question.title, each[many], "ms", ratios, note=f"against itself: ×{noise:.2f}"))
         facts[question.title] = {name: sample.facts() for name, sample in samples.items()}
-    return Section(f"investigating the same records in {many}", tuple(rows), facts)
+    return Section(f"investigating as many records in {many}", tuple(rows), facts)
 
 
 def _segments(archive: Path) -> int:
