@@ -177,6 +177,7 @@ def test_a_text_is_looked_for_where_it_can_be(own: Archive, tmp_path: Path) -> N
     index, texts = again.engine._indexer._index, again.engine._indexer._texts
     assert (index.covered.bit_count(), texts.covered) == (7, 0)
     assert again.read("SELECT count(*) FROM flow WHERE raw LIKE '%nowhere%'") == (5, 0)
+    again.rows("SELECT raw FROM app")  # as above
     again.catch_up()
     assert index.covered == texts.covered
     assert again.read("SELECT count(*) FROM flow WHERE raw LIKE '%nowhere%'") == (1, 4)

@@ -101,11 +101,15 @@ class Runs(Generic[R]):
         return sum(len(run.body) for run in self._runs)
 
     def load(self) -> None:
-        """Take in the runs of an earlier process, after checking each; delete those that do not hold any more."""
+        """Take in the runs of an earlier process, after checking each; delete those that do not hold any more.
+
+        Any number of times: what is taken in already is passed over.
+        """
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o750)
         for stray in self._folder.glob(f".new-*{self._suffix}"):
             stray.unlink(missing_ok=True)
-        for path in sorted(self._folder.glob(f"*{self._suffix}")):
+        mine = {run.path for run in self._runs}
+        for path in sorted({*self._folder.glob(f"*{self._suffix}")} - mine):
             run = self._opened(path)
             if run is None or run.segments & ~self._covered == 0:
                 path.unlink(missing_ok=True)
