@@ -142,6 +142,7 @@ def sealed(number: int, values: Mapping[str, str], folder: Path, expected: Rows)
         runner.run(engine.start())
         try:
             runner.run(engine.indexed())
+            runner.run(engine.folded())
             while True:
                 yield lambda: _checked(runner.run(_ask(engine, sql)), expected)
         finally:
