@@ -61,7 +61,7 @@ def raw_files(data: Path) -> Ask:
 
 
 def _connected() -> duckdb.DuckDBPyConnection:
-    connection = duckdb.connect(config={"threads": THREADS})
+    connection = duckdb.connect(config={"threads": THREADS, "enable_progress_bar": False})
     connection.execute("SET TimeZone = 'UTC'")
     return connection
 

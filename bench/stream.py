@@ -73,7 +73,7 @@ def by_socket(folder: Path, expected: Counted) -> Runs:
 
 def in_process(archive: Path, expected: Counted) -> Runs:
     """DuckDB's own batches."""
-    connection = duckdb.connect(config={"threads": rivals.THREADS})
+    connection = duckdb.connect(config={"threads": rivals.THREADS, "enable_progress_bar": False})
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute(f"CREATE VIEW vpcflow AS FROM read_parquet('{rivals.segments(archive, 'vpcflow')}')")
     while True:
