@@ -55,7 +55,8 @@ def plain(question: int, truth: Truth, data: Path) -> Runs:
     """The question to DuckDB over the files as they were delivered."""
     asked = all_questions()[question]
     statement = asked.plain.format(cloudtrail=data / "cloudtrail" / "*.gz", vpcflow=data / "vpcflow" / "*.gz")
-    connection = duckdb.connect(config={"threads": THREADS, "enable_progress_bar": False})
+    connection = duckdb.connect(config={"threads": THREADS})
+    connection.execute("SET enable_progress_bar = false")
     parameters = dict(asked.parameters(truth))
     while True:
         yield lambda: _checked(asked, truth, connection.execute(statement, parameters or None).fetchall())
@@ -88,7 +89,7 @@ def small_engine(folder: Path) -> Runs:
 
 def small_plain() -> Runs:
     """Small questions to an open DuckDB connection."""
-    connection = duckdb.connect(config={"threads": THREADS, "enable_progress_bar": False})
+    connection = duckdb.connect(config={"threads": THREADS})
 
     def ask() -> int:
         row = connection.execute(SMALL).fetchone()

@@ -61,8 +61,8 @@ def raw_files(data: Path) -> Ask:
 
 
 def _connected() -> duckdb.DuckDBPyConnection:
-    connection = duckdb.connect(config={"threads": THREADS, "enable_progress_bar": False})
-    connection.execute("SET TimeZone = 'UTC'")
+    connection = duckdb.connect(config={"threads": THREADS})
+    connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
     return connection
 
 

@@ -73,8 +73,8 @@ def by_socket(folder: Path, expected: Counted) -> Runs:
 
 def in_process(archive: Path, expected: Counted) -> Runs:
     """DuckDB's own batches."""
-    connection = duckdb.connect(config={"threads": rivals.THREADS, "enable_progress_bar": False})
-    connection.execute("SET TimeZone = 'UTC'")
+    connection = duckdb.connect(config={"threads": rivals.THREADS})
+    connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
     connection.execute(f"CREATE VIEW vpcflow AS FROM read_parquet('{rivals.segments(archive, 'vpcflow')}')")
     while True:
         yield lambda: _checked(connection.sql(_SQL).to_arrow_reader(_BATCH_ROWS), expected)
