@@ -148,6 +148,7 @@ class QueryEngine:
         everything = store.local_path(layout.SEGMENTS.rstrip("/")) is not None and not log.contents.encryption.keys
         texts = TextIndex(directory / "index", digests=self._catalog.table.digests)
         self._pruner = Pruner(self._catalog.table, self._index, texts, self._views, self._normalised)
+        self._provider = Provider(self._catalog, self._cache, self._folds, self._index.text, everything=everything)
         self._indexer = Indexer(
             catalog=self._catalog,
             cache=self._cache,
@@ -156,16 +157,15 @@ class QueryEngine:
             texts=texts,
             max_bytes=self.limits.index_bytes,
             sources=self._views,
-            everything=everything,
+            here=self._provider.here,
         )
-        self._provider = Provider(self._catalog, self._cache, self._folds, self._index.text)
         self._folder = Folder(
             catalog=self._catalog,
             cache=self._cache,
             folds=self._folds,
             indexed=lambda: self._index.covered,
             text=self._index.text,
-            everything=everything,
+            here=self._provider.here,
         )
         self._indexing: asyncio.Task[None] | None = None
 
@@ -274,8 +274,6 @@ class QueryEngine:
             segments = self._catalog.table.chosen(chosen)
             self._asked.update(segment.source for segment in segments)
             provided = await self._provider.provide(chosen, segments, stack)
-            self._indexer.fetched(provided.fetched)
-            self._folder.fetched(provided.fetched)
             fresh = None if unsealed is None else await files_of(unsealed, self._sources(named.views))
             explained = reading.explained()
             await run.begin(

@@ -23,19 +23,26 @@ from strongroom.query.views import Files
 
 @dataclass(frozen=True, slots=True)
 class AtHand:
-    """What the view of each source reads. `fetched`: the segments whose own files are here, as a choice; they are all
-    under `root`, the folder of object names."""
+    """What the view of each source reads. Segments' own files are under `root`, the folder of object names."""
 
     root: Path
     files: dict[str, list[Files]]
-    fetched: int
 
 
 class Provider:
-    """Provides files. `text`: the segments known to hold nothing but valid UTF-8."""
+    """Provides files. `text`: the segments known to hold nothing but valid UTF-8. `everything`: all files are here."""
 
-    def __init__(self, catalog: Catalog, cache: SegmentCache, folds: Folds, text: Callable[[], int]) -> None:
+    def __init__(
+        self, catalog: Catalog, cache: SegmentCache, folds: Folds, text: Callable[[], int], *, everything: bool
+    ) -> None:
         self._catalog, self._cache, self._folds, self._text = catalog, cache, folds, text
+        self._everything = everything
+        self._fetched = 0
+
+    def here(self) -> int:
+        """The segments whose own files are here, as a choice: all, or those that questions fetched."""
+        known = (1 << len(self._catalog.table)) - 1
+        return known if self._everything else known & self._fetched
 
     async def provide(self, chosen: int, segments: Sequence[Segment], until: ExitStack) -> AtHand:
         """The files of the chosen segments, held until `until` is closed. `segments`: the same, in order.
@@ -59,7 +66,8 @@ class Provider:
         files = folded_files(folds)
         for source, found in self._own_files(alone, paths).items():
             files.setdefault(source, []).extend(found)
-        return AtHand(root, files, chosen & ~folded)
+        self._fetched |= chosen & ~folded
+        return AtHand(root, files)
 
     def _own_files(self, segments: Mapping[int, Segment], paths: Sequence[Path]) -> dict[str, list[Files]]:
         text, groups = self._text(), dict[str, dict[tuple[Shape, bool], list[Path]]]()

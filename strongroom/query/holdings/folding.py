@@ -8,7 +8,7 @@ at the edges of the time it asks about, where it falls back to smaller folds: th
 
 A segment is folded once its file is here, was checked, and is indexed, for the index says whether it is text. One
 process at a time makes folds in a folder (a lock), of pieces that are held meanwhile; it is a child with the lowest
-priority, walled in (process/fold.py). When a fold can't be made its segments stay as they are.
+priority, walled in (process/fold_writer.py). When a fold can't be made its segments stay as they are.
 """
 
 from __future__ import annotations
@@ -113,15 +113,15 @@ class Folder:
         folds: Folds,
         indexed: Callable[[], int],
         text: Callable[[], int],
-        everything: bool,
+        here: Callable[[], int],
     ) -> None:
         """`indexed`, `text`: segments that the index knows, and those of them without a record that is no text.
 
-        `everything`: whether all segments' files are here; else those that `fetched` names.
+        `here`: the segments whose files are here. All as choices.
         """
         self._catalog, self._cache, self._folds = catalog, cache, folds
-        self._indexed, self._text, self._everything = indexed, text, everything
-        self._here = self._passed = 0
+        self._indexed, self._text, self._here = indexed, text, here
+        self._passed = 0
         self._pieces: dict[int, Piece] = {}  # segments that wait for others of their family
         self._thread = ThreadPoolExecutor(1, "folding")
         self._task: asyncio.Task[None] | None = None
@@ -138,10 +138,6 @@ class Folder:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         await asyncio.to_thread(self._thread.shutdown)
-
-    def fetched(self, choice: int) -> None:
-        """The files of these segments are here now."""
-        self._here |= choice
 
     async def catch_up(self) -> None:
         """Fold everything that can be folded now. Raises StrongroomError, OSError."""
@@ -186,11 +182,9 @@ class Folder:
 
     def _take_up(self) -> None:
         """Segments that came since: their files are checked, and they wait as pieces."""
-        known = (1 << len(self._catalog.table)) - 1
-        here = known if self._everything else known & self._here
         gone = self._catalog.gone(self._catalog.size)
         done = self._folds.covered() | self._passed | gone | bits_of(self._pieces)
-        fresh = numbers_of(here & self._indexed() & ~done)[-LOOK_AT:]
+        fresh = numbers_of(self._here() & self._indexed() & ~done)[-LOOK_AT:]
         if not fresh or not self._folds.has_room(LARGE_BYTES, fresh[-1]):
             return
         text = self._text()

@@ -9,7 +9,7 @@ it will say what is wrong with it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
@@ -45,20 +45,15 @@ class Indexer:
         texts: TextIndex,
         max_bytes: int,
         sources: Sequence[ViewSource],
-        everything: bool,
+        here: Callable[[], int],
     ) -> None:
-        """`max_bytes`: of both indexes. `everything`: all segments' files are here; else those that `fetched` names."""
+        """`max_bytes`: of both indexes. `here`: the segments whose files are here, as a choice."""
         self._catalog, self._cache, self._pool = catalog, cache, pool
         self._index, self._texts, self._max_bytes = index, texts, max_bytes
         self._kinds = {item.name: {kind: list(names) for kind, names in item.entities.items()} for item in sources}
-        self._everything = everything
-        self._here = 0
+        self._here = here
         self._left_out = 0
         self._suspects = 0  # of a batch that failed: to be indexed one by one
-
-    def fetched(self, choice: int) -> None:
-        """The files of these segments are here now."""
-        self._here |= choice
 
     async def run(self) -> None:
         """Take in what an earlier process indexed, then go on with what is missing, as long as nobody cancels."""
@@ -95,9 +90,8 @@ class Indexer:
 
     def _next(self) -> dict[int, Segment]:
         """The newest segments of one source that lack the same indexes, by number; none when there is no more room."""
-        known = (1 << len(self._catalog.table)) - 1
         indexed = self._index.covered & self._texts.covered
-        missing = (known if self._everything else known & self._here) & ~indexed & ~self._left_out
+        missing = self._here() & ~indexed & ~self._left_out
         if not missing or self._index.size + self._texts.size >= self._max_bytes:
             return {}
         batch: dict[int, Segment] = {}

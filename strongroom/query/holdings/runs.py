@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -56,16 +57,16 @@ class Content:
     layout: Sequence[int] = ()
 
 
-class Run:
+class Run(ABC):
     """One file, mapped. Kinds of index have runs of their own."""
 
     def __init__(self, path: Path, header: Header, body: memoryview) -> None:
         self.path, self.header, self.body = path, header, body
         self.segments = bits_of(header.segments)
 
+    @abstractmethod
     def with_younger(self, younger: Self) -> Content:
         """What one run in place of the two has to hold."""
-        raise NotImplementedError
 
 
 R = TypeVar("R", bound=Run)
