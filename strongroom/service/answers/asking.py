@@ -24,6 +24,7 @@ from rich.text import Text
 from strongroom.query.engine import Answer, Outcome, QueryEngine
 from strongroom.query.questions.prepared import Prepared
 from strongroom.service import acts
+from strongroom.service.answers import estimates
 from strongroom.service.commands.display import printable
 from strongroom.service.keeping.storage import open_archive, open_log
 from strongroom.service.node import query_engine
@@ -81,9 +82,7 @@ def estimate(
         reading = await engine.estimate(
             question.sql, question.parameters, user="cli", as_of=size, narrowing=question.narrowing
         )
-        segments = {"total": reading.total, "read": reading.read, "pruned": reading.pruned}
-        budget = {"budget_bytes": engine.limits.read_bytes or None, "refused": not engine.within_budget(reading)}
-        return {"segments": segments, "records": reading.records, "bytes": reading.bytes, **budget}, {}
+        return estimates.told(engine, reading), {}
 
     told, size = _audited(settings, "estimate", as_of, run, **facts)
     if format != "table":

@@ -10,9 +10,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 
-from strongroom.query.engine import Reading
+from strongroom.service.answers import estimates
 from strongroom.service.answers.answering import Asker, Asking
-from strongroom.service.node import Node
 from strongroom.service.routes.answers import Json, node_of
 from strongroom.service.routes.jobs import Work
 from strongroom.service.routes.query import MAY_ASK
@@ -42,15 +41,5 @@ async def estimate(request: Request, principal: Annotated[Principal, Depends(MAY
     asking = await Asking.begin(node, Asker.of(request, principal), "estimate", as_of=work.as_of, **work.facts())
     reading = await asking.estimate(question)
     asking.succeeded()
-    return Json(_told(node, asking.size, reading), headers={"Cache-Control": "no-store"})
-
-
-def _told(node: Node, size: int, reading: Reading) -> dict[str, Any]:
-    return {
-        "snapshot": {"size": size, "root": node.log.root(size).hex()},
-        "segments": {"total": reading.total, "read": reading.read, "pruned": reading.pruned},
-        "records": reading.records,
-        "bytes": reading.bytes,
-        "budget_bytes": node.engine.limits.read_bytes or None,
-        "refused": not node.engine.within_budget(reading),
-    }
+    snapshot = {"size": asking.size, "root": node.log.root(asking.size).hex()}
+    return Json({"snapshot": snapshot, **estimates.told(node.engine, reading)}, headers={"Cache-Control": "no-store"})
