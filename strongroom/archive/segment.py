@@ -55,7 +55,7 @@ _FORMAT_KEY, _SECRET_KEY, _LINES_KEY = "strongroom.format", "strongroom.secret",
 # What Arrow raises over bytes that are no sound Parquet file; the last ones come from names and counts in a footer.
 _UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError, KeyError, OverflowError, TypeError)
 # Columns that are unique per record or long: a dictionary would only be built to be thrown away.
-_NO_DICTIONARY = frozenset({"raw", "event_id", "request_id"})
+NO_DICTIONARY = frozenset({"raw", "event_id", "request_id"})
 # Columns that are not searched for a range of values, which may be long.
 _NO_STATISTICS = frozenset({"raw", "context"})
 
@@ -106,13 +106,13 @@ def write(
         footer[_LINES_KEY] = rebuilding.encode(forms)
     raw = pa.field("raw", pa.binary(), nullable=bool(forms))
     schema = pa.schema([*(raw if field.name == "raw" else field for field in UNIVERSAL), *typed], footer)
-    encodings = {field.name: encoding for field in schema if (encoding := _encoding(field))}
+    encodings = {field.name: encoding for field in schema if (encoding := encoding_of(field))}
     with pq.ParquetWriter(
         path,
         schema,
         compression="zstd",
         compression_level=1,  # records sorted by kind: level 3 takes half as long again and gains nothing
-        use_dictionary=[name for name in schema.names if name not in _NO_DICTIONARY | encodings.keys()],
+        use_dictionary=[name for name in schema.names if name not in NO_DICTIONARY | encodings.keys()],
         write_statistics=[name for name in schema.names if name not in _NO_STATISTICS],
         column_encoding=encodings,
         write_page_index=True,
@@ -281,7 +281,7 @@ def _filters(columns: pa.Table, names: Iterable[str]) -> dict[str, dict[str, flo
     return {name: {"ndv": count, "fpp": 0.03} for name, count in distinct.items() if count >= FILTER_FROM} or None
 
 
-def _encoding(field: pa.Field) -> str | None:
+def encoding_of(field: pa.Field) -> str | None:
     """How a column is written where that beats a dictionary: rows are sorted by time, and counts are small numbers."""
     if pa.types.is_timestamp(field.type) or field.name in ("sequence", "position"):
         return "DELTA_BINARY_PACKED"

@@ -28,12 +28,12 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from strongroom.archive.segment import NO_DICTIONARY, encoding_of
 from strongroom.query.process import sandbox
 
 LENGTH_BYTES = 4
 ROW_GROUP, LEAST_ROWS, ROW_GROUP_BYTES = 122_880, 2_048, 64 << 20
 _DATABASE_MIB, _MEMORY_BYTES, _CPU_SECONDS = 256, 1 << 30, 300
-_NO_DICTIONARY = frozenset({"raw", "event_id", "request_id"})
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -122,7 +122,7 @@ def write(job: Job, output: BinaryIO) -> None:
                 schema,
                 compression="zstd",
                 compression_level=1,
-                use_dictionary=[name for name in schema.names if name not in _NO_DICTIONARY | encodings.keys()],
+                use_dictionary=[name for name in schema.names if name not in NO_DICTIONARY | encodings.keys()],
                 column_encoding=encodings,
             ) as writer:
                 for batch in reader:
@@ -152,10 +152,8 @@ def _rows_at_once(paths: list[str]) -> int:
 
 
 def _encoding(field: pa.Field) -> str | None:
-    """As segments have it: rows are nearly in the order of time, and counts are small numbers."""
-    if pa.types.is_timestamp(field.type) or field.name in ("sequence", "position", "_row"):
-        return "DELTA_BINARY_PACKED"
-    return "BYTE_STREAM_SPLIT" if field.type == pa.int64() else None
+    """As segments have it: rows are nearly in the order of time."""
+    return "DELTA_BINARY_PACKED" if field.name == "_row" else encoding_of(field)
 
 
 if __name__ == "__main__":
