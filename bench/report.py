@@ -1,4 +1,4 @@
-"""How figures are told: rows of one table, and the same as JSON with every round's value.
+"""How figures are told: rows of a table, and the same as JSON with every round's value.
 
 A row says what was measured, the figure with its range, what it is held against, and the ratio. Ratios are of medians.
 The JSON describes the machine in general words only: it may be published.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -67,22 +67,19 @@ def machine() -> dict[str, Any]:
     }
 
 
-def show(sections: Sequence[Section], console: Console) -> None:
-    """Print the table."""
-    table = Table("", "median", "min … max", "", "against", title="Strongroom bench", title_justify="left")
+def show(section: Section, console: Console) -> None:
+    """Print its table."""
+    table = Table("", "median", "min … max", "", "against", title=section.title, title_justify="left")
     for column in (1, 2):
         table.columns[column].justify = "right"
-    for section in sections:
-        table.add_section()
-        table.add_row(f"[bold]{section.title}[/]")
-        for row in section.rows:
-            figure = row.figure
-            spread = "" if figure.low == figure.high else f"{_number(figure.low)} … {_number(figure.high)}"
-            if row.share is not None:
-                spread = f"{row.share:.0%}"
-            against = "\n".join(f"×{ratio.value:.2f} {ratio.against}" for ratio in row.ratios)
-            what = f"  {row.what}\n  [dim]{row.note}[/]" if row.note else f"  {row.what}"
-            table.add_row(what, _number(figure.median), spread, row.unit, against)
+    for row in section.rows:
+        figure = row.figure
+        spread = "" if figure.low == figure.high else f"{_number(figure.low)} … {_number(figure.high)}"
+        if row.share is not None:
+            spread = f"{row.share:.0%}"
+        against = "\n".join(f"×{ratio.value:.2f} {ratio.against}" for ratio in row.ratios)
+        what = f"{row.what}\n[dim]{row.note}[/]" if row.note else row.what
+        table.add_row(what, _number(figure.median), spread, row.unit, against)
     console.print(table)
 
 
