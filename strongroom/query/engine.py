@@ -261,14 +261,14 @@ class QueryEngine:
             stack.enter_context(await self._slots.take(user))
             await asyncio.to_thread(self._catalog.follow)
             snapshot = self._catalog.snapshot(as_of)
-            worker = await self._pool.acquire()
+            worker = await self._pool.acquire(user)
             seconds = self.limits.seconds if seconds is None else seconds
             assert worker.watch is not None
             worker.watch.seconds = seconds
             run = Run(self._pool, worker, sql)
             stack.callback(run.abandon)
             rows = min(self.limits.default_rows if limit is None else max(limit, 0), self.limits.rows)
-            named = await run.ask(self._ask(sql, parameters, format, rows, snapshot, seconds), frames.Tables)
+            named = await run.ask(self._ask(user, sql, parameters, format, rows, snapshot, seconds), frames.Tables)
             reading, chosen = await asyncio.to_thread(self._choose, named, snapshot, narrowing)
             self._must_be_within_budget(reading)
             segments = self._catalog.table.chosen(chosen)
@@ -297,9 +297,10 @@ class QueryEngine:
             stack.enter_context(await self._slots.take(user))
             await asyncio.to_thread(self._catalog.follow)
             snapshot = self._catalog.snapshot(as_of)
-            run = Run(self._pool, await self._pool.acquire(), sql)
+            run = Run(self._pool, await self._pool.acquire(user), sql)
             stack.callback(run.abandon)
-            named = await run.ask(self._ask(sql, parameters, "json", 0, snapshot, self.limits.seconds), frames.Tables)
+            request = self._ask(user, sql, parameters, "json", 0, snapshot, self.limits.seconds)
+            named = await run.ask(request, frames.Tables)
             await run.drop()
             reading, _ = await asyncio.to_thread(self._choose, named, snapshot, narrowing)
         return reading
@@ -340,6 +341,7 @@ class QueryEngine:
 
     def _ask(
         self,
+        owner: str,
         sql: str,
         parameters: list[Any] | dict[str, Any] | None,
         format: str,
@@ -349,6 +351,7 @@ class QueryEngine:
     ) -> frames.Ask:
         limits = self.limits
         return frames.Ask(
+            owner=owner,
             sql=sql,
             parameters=parameters,
             views=[*views.view_names(self._views), *(view.name for view in self._normalised)],
@@ -388,8 +391,7 @@ class QueryEngine:
             tables[views.ENTRIES] = _stream(self._catalog.entries_table(snapshot.size))
         if views.SEGMENTS in named.views:
             tables[views.SEGMENTS] = _stream(self._catalog.segments_table(snapshot.size))
-        paths = [path.as_posix() for groups in of_source.values() for group in groups for path in group.paths]
-        return frames.Grant(paths, made, tables, explained)
+        return frames.Grant(made, tables, explained)
 
 
 def _stream(table: pa.Table) -> bytes:

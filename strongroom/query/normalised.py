@@ -65,7 +65,7 @@ def normalised_view(
     address = address if columns or address else {"_row": _ADDRESS["_row"]}
     parts = [part for part in view.parts if part.source in sources] or [NormalisedPart("", "false", {})]
     selects = [_select(columns, address, part) for part in parts]
-    return f"CREATE OR REPLACE VIEW {quoted(view.name)} AS {' UNION ALL '.join(selects)}"
+    return f"CREATE OR REPLACE TEMP VIEW {quoted(view.name)} AS {' UNION ALL '.join(selects)}"
 
 
 def read_by(view: NormalisedView, source: str, needed: Collection[str] | None) -> set[str] | None:

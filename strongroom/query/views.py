@@ -224,7 +224,7 @@ def _is_text(content: bytes) -> bool:
 
 
 def _create(view: str) -> str:
-    return f"CREATE OR REPLACE VIEW {quoted(view)} AS"
+    return f"CREATE OR REPLACE TEMP VIEW {quoted(view)} AS"
 
 
 def _nothing(columns: Sequence[Column]) -> str:

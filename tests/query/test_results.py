@@ -14,18 +14,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from strongroom.query.process import convert, frames, worker
+from strongroom.query.process.databases import open_database
 from strongroom.query.results import unique
 
 
 @pytest.fixture
 def database() -> Iterator[duckdb.DuckDBPyConnection]:
-    settings = worker.Settings(readable=[], memory_bytes=512 << 20, threads=1, sql_bytes=0, parent=0)
-    with worker.open_database(settings) as database:
+    with open_database(folders=[], memory_bytes=512 << 20, threads=1) as database:
         yield database
 
 
 def answer(database: duckdb.DuckDBPyConnection, sql: str, format: str, rows: int = 100_000) -> bytes:
-    ask = frames.Ask(sql, None, [], format, rows, 1 << 30, 0, (3, "ab"))
+    ask = frames.Ask("", sql, None, [], format, rows, 1 << 30, 0, (3, "ab"))
     replies = list(worker.answer(ask, sql, database, lambda: False))
     assert isinstance(replies[0], frames.Begin)
     assert isinstance(replies[-1], frames.End)
@@ -100,7 +100,7 @@ def test_parquet_comes_in_pieces_and_says_where_from(database: duckdb.DuckDBPyCo
     sql = "SELECT i, hash(i) AS a, hash(-i) AS b, md5(i::VARCHAR) AS c FROM range(400000) t(i)"
     replies = list(
         worker.answer(
-            frames.Ask(sql, None, [], "parquet", 300_000, 1 << 30, 0, (3, "ab")), sql, database, lambda: False
+            frames.Ask("", sql, None, [], "parquet", 300_000, 1 << 30, 0, (3, "ab")), sql, database, lambda: False
         )
     )
     pieces = [reply.content for reply in replies if isinstance(reply, frames.Data)]

@@ -21,8 +21,9 @@ MAX_FRAME = 1 << 30
 
 
 class Ask(msgspec.Struct, frozen=True, tag="ask"):
-    """Check this statement and say which views it names."""
+    """Check this statement, which `owner` asks, and say which views it names."""
 
+    owner: str
     sql: str
     parameters: list[Any] | dict[str, Any] | None
     views: list[str]
@@ -34,12 +35,11 @@ class Ask(msgspec.Struct, frozen=True, tag="ask"):
 
 
 class Grant(msgspec.Struct, frozen=True, tag="grant"):
-    """Run it: over these files, in views made by `setup`, with these tables given as Arrow streams.
+    """Run it: in views made by `setup`, with these tables given as Arrow streams.
 
     `explained`: rows (key, value) that an EXPLAIN begins with, what only the server knows about the statement.
     """
 
-    files: list[str]
     setup: list[str]
     tables: dict[str, bytes]
     explained: list[tuple[str, str]] = []

@@ -70,6 +70,7 @@ class Worker:
         self.process = process
         self.sandbox: dict[str, str] = {}
         self.served = 0
+        self.owner = ""  # whom it served last
         self.watch: Watch | None = None
         # A pid can come to mean another process, this can't; None once closed, for its number can.
         self._handle: int | None = os.pidfd_open(process.pid)
@@ -133,7 +134,8 @@ class WorkerPool:
     """Ready workers. Use from one event loop."""
 
     def __init__(self, *, readable: Sequence[Path], limits: QueryLimits) -> None:
-        self._readable = [*readable, *library_folders()]
+        self._folders = [str(folder) for folder in readable]
+        self._readable = [*self._folders, *map(str, library_folders())]
         self.limits = limits
         self._spares: list[Worker] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -164,14 +166,17 @@ class WorkerPool:
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
 
-    async def acquire(self) -> Worker:
+    async def acquire(self, owner: str = "") -> Worker:
         """A worker for one query, under watch from now on. Give it to `release` afterwards, whatever happened.
 
-        The one that has rested longest: it has had time to open its next database.
+        The one that served `owner` last and has a database for him; or the one that has rested longest, for it has had
+        time to open its next.
         """
+        self._spares.sort(key=lambda spare: spare.owner != owner or not owner)
         worker = self._spare() or await self._started()
         self._refill()
         worker.served += 1
+        worker.owner = owner
         self.renew(worker)
         self._watched.add(worker)
         self._wake.set()
@@ -224,7 +229,8 @@ class WorkerPool:
 
     async def _started(self) -> Worker:
         settings = {
-            "readable": [str(path) for path in self._readable],
+            "readable": self._readable,
+            "folders": self._folders,
             "memory_bytes": self.limits.memory_bytes,
             "threads": self.limits.threads,
             "sql_bytes": self.limits.sql_bytes,

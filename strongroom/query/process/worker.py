@@ -1,17 +1,18 @@
 """The process that runs SQL of strangers: `python -m strongroom.query.process.worker <settings>`, started by pool.py.
 
 Order matters. Everything is imported, then the operating system's walls go up (sandbox.py), and only then is anything
-of a query read. Each query gets a new in-memory database of its own, opened before it is needed:
+of a query read. Each query gets a connection of its own to a database that no other user has met (databases.py):
 
 1. Ask: the statement check (guard.py) answers which views the statement names, and which of their rows (where.py).
-2. Grant: DuckDB is given exactly the files of this query, loses access to all others, and its configuration is locked;
-   the views are made, with the columns that the statement mentions; only now does it meet the database itself.
+2. Grant: the views are made, over the files of this query, with the columns that the statement mentions; only now does
+   it meet the database itself.
 3. The answer streams in frames; writing blocks when the server does not read, so a slow reader slows the query, not
    the memory. Row and byte limits cut here and say so.
 
-The database is thrown away after each query. The process is too, when anything unusual happened: the server kills it
-and starts another. It does not watch its own time: that is the server's task (pool.py), which needs nobody's
-cooperation; a limit on processor time in the kernel stands behind the server.
+What was made for the query ends with its connection; after anything but a whole answer the database is thrown away. The
+process is too, when anything unusual happened: the server kills it and starts another. It does not watch its own time:
+that is the server's task (pool.py), which needs nobody's cooperation; a limit on processor time in the kernel stands
+behind the server.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import re
 import select
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -35,9 +37,8 @@ from strongroom.query import results
 from strongroom.query.errors import Position, QueryError
 from strongroom.query.holdings import index
 from strongroom.query.process import extraction, frames, guard, mentions, sandbox, where
+from strongroom.query.process.databases import Databases
 
-PREPARED = 2
-"""Databases kept ready: opening one takes longer than a small question, and is done while nobody asks."""
 BATCH_ROWS, WIDE_BATCH_ROWS = 2048, 16_384
 """Rows encoded at once: of text, whose first rows should come soon, and of Arrow and Parquet, whose columns should be
 long: each batch has a cost of its own, to whoever makes it and to whoever reads it."""
@@ -51,10 +52,19 @@ _EXPLAIN = "EXPLAIN "
 _AT_BINDING = (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException)
 
 
+class Ended(Enum):
+    """How a request ended."""
+
+    WHOLE = "as it should"
+    REFUSED = "by a fault of the request"
+    UNFIT = "so that this process may serve no other"
+
+
 class Settings(msgspec.Struct, frozen=True):
-    """What the server tells the process on its command line, as JSON."""
+    """What the server tells the process on its command line, as JSON. `folders`: what of `readable` SQL may read."""
 
     readable: list[str]
+    folders: list[str]
     memory_bytes: int
     threads: int
     sql_bytes: int
@@ -71,24 +81,25 @@ def main() -> None:
             memory_bytes=2 * settings.memory_bytes + (256 << 20),
             parent=settings.parent,
         )
-        prepared = [open_database(settings)]
+        databases = Databases(folders=settings.folders, memory_bytes=settings.memory_bytes, threads=settings.threads)
     except (sandbox.SandboxError, duckdb.Error) as error:
         _send(outgoing, frames.Failure("query-failed", f"{type(error).__name__}: {error}"))
         return
     sys.setrecursionlimit(10_000)  # syntax trees are deep; DuckDB refuses them beyond 1,000 levels
     _send(outgoing, frames.Ready(status))
-    fit = True
-    while fit:
-        while len(prepared) < PREPARED and (not prepared or not select.select([incoming], [], [], 0)[0]):
-            prepared.append(open_database(settings))
+    ended = Ended.WHOLE
+    while ended is not Ended.UNFIT:
+        databases.prepare(lambda: bool(select.select([incoming], [], [], 0)[0]))
         request = _receive(incoming)
         if request is None:
             return
-        with prepared.pop() as database:
+        with databases.connection(request.owner if isinstance(request, frames.Ask) else "") as database:
             if isinstance(request, frames.Ask):
-                fit = _serve(request, database, incoming, outgoing, settings)
+                ended = _serve(request, database, incoming, outgoing, settings)
             else:
-                fit = isinstance(request, frames.Index) and _index(request, database, outgoing)
+                ended = _index(request, database, outgoing) if isinstance(request, frames.Index) else Ended.UNFIT
+        if ended is not Ended.WHOLE:
+            databases.forget()
 
 
 def _serve(
@@ -97,8 +108,8 @@ def _serve(
     incoming: BinaryIO,
     outgoing: BinaryIO,
     settings: Settings,
-) -> bool:
-    """One query. Returns whether this process may serve another."""
+) -> Ended:
+    """One query."""
     sandbox.allow_processor_seconds(ask.cpu_seconds)
     try:
         checked = guard.check(ask.sql, ask.views, database, max_bytes=settings.sql_bytes)
@@ -108,7 +119,7 @@ def _serve(
         _send(outgoing, frames.Tables(sorted(checked.views), wanted, columns))
         grant = _receive(incoming)
         if not isinstance(grant, frames.Grant):
-            return isinstance(grant, frames.Drop)
+            return Ended.WHOLE if isinstance(grant, frames.Drop) else Ended.UNFIT
         _prepare(database, grant)
 
         def widen() -> bool:
@@ -127,22 +138,22 @@ def _serve(
     except QueryError as error:
         offset = error.position.offset if error.position else -1
         _send(outgoing, frames.Failure(error.code, error.message, error.hint, offset))
+        return Ended.REFUSED
     except (MemoryError, pa.ArrowMemoryError):
         _send(outgoing, frames.Failure("query-memory", "the query needed more memory than it may have"))
-        return False
+        return Ended.UNFIT
     except (duckdb.Error, pa.ArrowException) as error:
         failure = _failure(error, ask.sql)
         _send(outgoing, failure)
-        return failure.kind in ("query-invalid", "query-refused")
-    return True
+        return Ended.REFUSED if failure.kind in ("query-invalid", "query-refused") else Ended.UNFIT
+    return Ended.WHOLE
 
 
-def _index(request: frames.Index, database: duckdb.DuckDBPyConnection, outgoing: BinaryIO) -> bool:
-    """What indexes keep of files. Returns whether this process may serve another request."""
+def _index(request: frames.Index, database: duckdb.DuckDBPyConnection, outgoing: BinaryIO) -> Ended:
+    """What indexes keep of files."""
     sandbox.allow_processor_seconds(request.cpu_seconds)
     words, filters = bytearray(), []
     try:
-        _confine(database, [file.path for file in request.files])
         for file in request.files:
             found, packed = extraction.extract(
                 database, file.path, kinds=request.kinds, fields=file.fields, stored_bytes=file.bytes
@@ -151,50 +162,20 @@ def _index(request: frames.Index, database: duckdb.DuckDBPyConnection, outgoing:
             filters.append(packed)
     except (duckdb.Error, pa.ArrowException, MemoryError) as error:
         _send(outgoing, frames.Failure("query-failed", f"{type(error).__name__}: {error}"))
-        return False
+        return Ended.UNFIT
     _send(outgoing, frames.Indexed(bytes(words), filters))
-    return True
-
-
-def open_database(settings: Settings) -> duckdb.DuckDBPyConnection:
-    database = duckdb.connect(
-        ":memory:",
-        config={
-            "memory_limit": f"{settings.memory_bytes * 3 // 4 >> 20}MiB",
-            "threads": settings.threads,
-            "temp_directory": "",
-            "python_enable_replacements": False,
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-            "allow_community_extensions": False,
-            "allow_persistent_secrets": False,
-            "enable_external_file_cache": False,
-            "arrow_lossless_conversion": True,
-            "errors_as_json": True,
-        },
-    )
-    database.execute("SET TimeZone = 'UTC'")
-    return database
+    return Ended.WHOLE
 
 
 def _prepare(database: duckdb.DuckDBPyConnection, grant: frames.Grant) -> None:
-    """Tables and views of this query, and nothing else in reach. Ends with the configuration locked."""
+    """Tables and views of this query."""
     for name, stream in grant.tables.items():
         table = pa.ipc.open_stream(stream).read_all()
         database.register("_given", table)
-        database.execute(f'CREATE TABLE "{name}" AS SELECT * FROM _given')  # noqa: S608
+        database.execute(f'CREATE TEMP TABLE "{name}" AS SELECT * FROM _given')  # noqa: S608
         database.unregister("_given")
-    _confine(database, grant.files)
     for statement in grant.setup:
         database.execute(statement)
-
-
-def _confine(database: duckdb.DuckDBPyConnection, files: list[str]) -> None:
-    """From now on these files can be read and nothing else, and no setting changes any more."""
-    listed = ", ".join("'" + path.replace("'", "''") + "'" for path in files)
-    database.execute(f"SET allowed_paths = [{listed}]")
-    database.execute("SET enable_external_access = false")
-    database.execute("SET lock_configuration = true")
 
 
 def answer(
