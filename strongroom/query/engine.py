@@ -259,8 +259,7 @@ class QueryEngine:
                 if unsealed.size != as_of:
                     raise errors.QueryRefused("what is not sealed is only read beside the snapshot it is beyond")
             stack.enter_context(await self._slots.take(user))
-            await asyncio.to_thread(self._catalog.follow)
-            snapshot = self._catalog.snapshot(as_of)
+            snapshot = await self._snapshot(as_of)
             worker = await self._pool.acquire(user)
             seconds = self.limits.seconds if seconds is None else seconds
             assert worker.watch is not None
@@ -295,8 +294,7 @@ class QueryEngine:
         """What `run` would read at most, without reading it. Raises the errors of errors.py."""
         with ExitStack() as stack:
             stack.enter_context(await self._slots.take(user))
-            await asyncio.to_thread(self._catalog.follow)
-            snapshot = self._catalog.snapshot(as_of)
+            snapshot = await self._snapshot(as_of)
             run = Run(self._pool, await self._pool.acquire(user), sql)
             stack.callback(run.abandon)
             request = self._ask(user, sql, parameters, "json", 0, snapshot, self.limits.seconds)
@@ -304,6 +302,12 @@ class QueryEngine:
             await run.drop()
             reading, _ = await asyncio.to_thread(self._choose, named, snapshot, narrowing)
         return reading
+
+    async def _snapshot(self, as_of: int | None) -> Snapshot:
+        """What is asked: all that this process knows of the log, or the first `as_of` entries."""
+        if self._catalog.behind:
+            await asyncio.to_thread(self._catalog.follow)
+        return self._catalog.snapshot(as_of)
 
     def _choose(self, named: frames.Tables, snapshot: Snapshot, narrowing: Narrowing | None) -> tuple[Reading, int]:
         """The segments to read, as a choice of segments.py, and what that comes to."""

@@ -54,13 +54,9 @@ class Provider:
         folded = bits_of(number for fold in folds for number in fold.about.numbers)
         alone = {number: numbered[number] for number in numbers_of(chosen & ~folded)}
         until.enter_context(self._cache.holding([*alone.values()]))
-        paths = await asyncio.to_thread(self._cache.ensure, [*alone.values()])
-        try:
-            await asyncio.to_thread(self._cache.vouch, [numbered[number] for number in numbers_of(folded)])
-        except IntegrityFailure as failure:
-            number = self._catalog.table.number(failure.segment)
-            self._folds.drop(0 if number is None else 1 << number)
-            raise
+        paths = await asyncio.to_thread(
+            self._checked, [*alone.values()], [numbered[number] for number in numbers_of(folded)]
+        )
         first = next(iter(alone.values()), None)
         root = Path("/") if first is None else Path(paths[0].as_posix().removesuffix(first.key))
         files = folded_files(folds)
@@ -68,6 +64,17 @@ class Provider:
             files.setdefault(source, []).extend(found)
         self._fetched |= chosen & ~folded
         return AtHand(root, files)
+
+    def _checked(self, alone: Sequence[Segment], folded: Sequence[Segment]) -> list[Path]:
+        """The files of the segments that are read alone; those that folds stand for are vouched for."""
+        paths = self._cache.ensure(alone)
+        try:
+            self._cache.vouch(folded)
+        except IntegrityFailure as failure:
+            number = self._catalog.table.number(failure.segment)
+            self._folds.drop(0 if number is None else 1 << number)
+            raise
+        return paths
 
     def _own_files(self, segments: Mapping[int, Segment], paths: Sequence[Path]) -> dict[str, list[Files]]:
         text, groups = self._text(), dict[str, dict[tuple[Shape, bool], list[Path]]]()

@@ -117,9 +117,14 @@ class Catalog:
         """Tree size read so far."""
         return len(self._entries)
 
+    @property
+    def behind(self) -> bool:
+        """Whether `follow` has anything to read."""
+        return self.size != self._log.size or self._orders != len(self._log.orders)
+
     def follow(self) -> int:
         """Read what the log has gained. Returns the tree size. Raises FormatError, StoreUnavailable."""
-        if self.size == self._log.size and self._orders == len(self._log.orders):
+        if not self.behind:
             return self.size
         with self._lock:
             self._follow_prunes()
