@@ -138,7 +138,9 @@ class QueryEngine:
             digests=self._catalog.table.digests,
         )
         folds = [self._folds.root] if self.limits.fold_bytes else []
-        self._pool = WorkerPool(readable=[*self._cache.roots, *folds, *beside], limits=self.limits)
+        self._pool = WorkerPool(
+            readable=[*self._cache.roots, *folds, *beside], spill_to=directory / "spill", limits=self.limits
+        )
         self._slots = Slots(self.limits)
         self._index = EntityIndex(
             directory / "index",

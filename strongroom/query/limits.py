@@ -12,6 +12,7 @@ class QueryLimits:
 
     seconds             running time of one query; waiting for a slow reader of the answer does not count
     memory_bytes        resident memory of one query's process, its runtime (about 120 MiB) included
+    spill_bytes         of temporary files of one query that needs more memory, 0 for none (query/process/spill.py)
     threads             DuckDB threads of one query
     rows, bytes         of one answer; the worker cuts there and the answer says `truncated`
     default_rows        row limit of a query that names none
@@ -31,6 +32,7 @@ class QueryLimits:
 
     seconds: float = 30.0
     memory_bytes: int = 1 << 30
+    spill_bytes: int = 2 << 30
     threads: int = 2
     rows: int = 1_000_000
     default_rows: int = 10_000

@@ -102,7 +102,7 @@ class Run:
         verdict = watch.verdict if watch else ""
         if verdict == "time":
             return self._error(frames.Failure(QueryTimeout.code, ""))
-        if verdict == "memory":
+        if verdict in ("memory", "disk"):
             return self._error(frames.Failure(QueryOutOfMemory.code, ""))
         return otherwise or QueryFailed("the query's process ended unexpectedly", hint="try again")
 
@@ -115,7 +115,8 @@ class Run:
             message = f"the query ran longer than {watch.seconds if watch else limits.seconds:g} seconds and was ended"
             hint = "narrow it, for example by event_time"
         elif kind is QueryOutOfMemory:
-            message = f"the query needed more memory than {limits.memory_bytes >> 20} MiB and was ended"
+            disk = f" and {limits.spill_bytes >> 20} MiB of temporary files" if limits.spill_bytes else ""
+            message = f"the query needed more than {limits.memory_bytes >> 20} MiB of memory{disk} and was ended"
             hint = "select fewer columns, aggregate, or narrow it by event_time"
         offset = len(self._sql[: failure.offset].encode()) if failure.offset >= 0 else -1
         return kind(message, hint=hint, position=Position.at_byte(self._sql, offset))

@@ -363,6 +363,7 @@ def query_engine(
     limits = QueryLimits(
         seconds=settings.query_seconds,
         memory_bytes=settings.query_memory_bytes,
+        spill_bytes=settings.query_spill_bytes,
         threads=settings.query_threads,
         rows=settings.query_rows,
         bytes=settings.query_answer_bytes,

@@ -228,6 +228,9 @@ class Settings(BaseSettings):
     query_per_user: int = Field(2, ge=1, le=64, description="Queries of one token that run at once.")
     query_seconds: Seconds = Field(30.0, description="A query that runs longer is killed.")
     query_memory_bytes: int = Field(GIB, ge=256 * MIB, description="Memory cap of one query's process.")
+    query_spill_bytes: int = Field(
+        2 * GIB, ge=0, description="Temporary files of one query that needs more memory than it may have; 0 for none."
+    )
     query_threads: int = Field(2, ge=1, le=64, description="Threads of one query.")
     query_rows: int = Field(1_000_000, ge=1, description="Most rows one answer carries.")
     query_answer_bytes: Bytes = Field(256 * MIB, description="Most bytes one answer carries.")

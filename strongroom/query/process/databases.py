@@ -27,8 +27,17 @@ QUESTIONS = 100
 class Databases:
     """Where the questions of one process get their connections. Raises duckdb.Error when a database can't be opened."""
 
-    def __init__(self, *, folders: Sequence[str], memory_bytes: int, threads: int) -> None:
-        self._open = partial(open_database, folders=folders, memory_bytes=memory_bytes, threads=threads)
+    def __init__(
+        self, *, folders: Sequence[str], memory_bytes: int, threads: int, spill: str = "", spill_bytes: int = 0
+    ) -> None:
+        self._open = partial(
+            open_database,
+            folders=folders,
+            memory_bytes=memory_bytes,
+            threads=threads,
+            spill=spill,
+            spill_bytes=spill_bytes,
+        )
         self._ready = [self._open()]
         self._kept: duckdb.DuckDBPyConnection | None = None
         self._owner, self._served = "", 0
@@ -59,14 +68,21 @@ class Databases:
             kept.close()
 
 
-def open_database(*, folders: Sequence[str], memory_bytes: int, threads: int) -> duckdb.DuckDBPyConnection:
-    """An empty database in memory, for a process of `memory_bytes`, which can read `folders` and nothing else."""
+def open_database(
+    *, folders: Sequence[str], memory_bytes: int, threads: int, spill: str = "", spill_bytes: int = 0
+) -> duckdb.DuckDBPyConnection:
+    """An empty database in memory, for a process of `memory_bytes`, which can read `folders` and nothing else.
+
+    What does not fit goes to the folder `spill`, up to `spill_bytes`; "" for nowhere.
+    """
     database = duckdb.connect(
         ":memory:",
         config={
-            "memory_limit": f"{memory_bytes * 3 // 4 >> 20}MiB",
+            # What DuckDB counts is not all it takes: where it can spill it should do so well before it is killed.
+            "memory_limit": f"{memory_bytes * (2 if spill else 3) // 4 >> 20}MiB",
             "threads": threads,
-            "temp_directory": "",
+            "temp_directory": spill,
+            "max_temp_directory_size": f"{spill_bytes}B",
             "python_enable_replacements": False,
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,

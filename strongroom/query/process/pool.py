@@ -7,9 +7,10 @@ query notices.
 
 The watch is a thread of its own, so that a busy event loop does not lengthen anybody's time limit. Every TICK seconds
 it adds to the running time of the workers whose query is waited for (time in which the reader of the answer is slow
-does not count) and reads their private resident memory, and sends SIGKILL beyond a limit. It needs no cooperation from
-the worker: expressions are known that ignore DuckDB's own memory limit, timeout and interrupt. Memory can overshoot by
-what one tick allows, about 100 MiB; RLIMIT_DATA in the worker bounds it in any case.
+does not count) and reads their private resident memory, less often what they have on the disk (spill.py), and sends
+SIGKILL beyond a limit. It needs no cooperation from the worker: expressions are known that ignore DuckDB's own memory
+limit, timeout and interrupt. Memory can overshoot by what one tick allows, about 100 MiB; RLIMIT_DATA in the worker
+bounds it in any case.
 """
 
 from __future__ import annotations
@@ -27,47 +28,54 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+import structlog
 
 import strongroom
 from strongroom.query.errors import QueryFailed
 from strongroom.query.limits import QueryLimits
-from strongroom.query.process import frames
+from strongroom.query.process import frames, spill
+from strongroom.query.process.spill import SpillFolder
 
 REUSES = 100
 TICK = 0.02
+SPILL_TICKS = 10
+"""Looks at a worker for one at its folder."""
 START_SECONDS = 30.0
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+log = structlog.get_logger(__name__)
 
-Verdict = Literal["", "time", "memory"]
+Verdict = Literal["", "time", "memory", "disk"]
 
 
 class Watch:
     """What one query has used, and whether it was killed for it. Written by the watch thread and by `counting`."""
 
-    def __init__(self, seconds: float, memory_bytes: int) -> None:
-        self.seconds, self.memory_bytes = seconds, memory_bytes
+    def __init__(self, seconds: float, memory_bytes: int, spill_bytes: int) -> None:
+        self.seconds, self.memory_bytes, self.spill_bytes = seconds, memory_bytes, spill_bytes
         self.counting = False
         self.used_seconds = 0.0
         self.peak_bytes = 0
         self.verdict: Verdict = ""
 
-    def look(self, elapsed: float, resident: int) -> Verdict:
+    def look(self, elapsed: float, resident: int, spilt: int = 0) -> Verdict:
         """Take one look; says which limit is passed, if one is."""
         self.peak_bytes = max(self.peak_bytes, resident)
         if self.counting:
             self.used_seconds += elapsed
         if resident > self.memory_bytes:
             self.verdict = "memory"
+        elif spilt > self.spill_bytes:
+            self.verdict = "disk"
         elif self.used_seconds > self.seconds:
             self.verdict = "time"
         return self.verdict
 
 
 class Worker:
-    """One process, and the two pipes to it."""
+    """One process, the two pipes to it, and the folder it may write to, if any."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.process = process
+    def __init__(self, process: asyncio.subprocess.Process, folder: Path | None = None) -> None:
+        self.process, self._folder = process, folder
         self.sandbox: dict[str, str] = {}
         self.served = 0
         self.owner = ""  # whom it served last
@@ -106,6 +114,10 @@ class Worker:
             return 0
         return (int(resident) - int(shared)) * _PAGE
 
+    def spilt(self) -> int:
+        """Bytes that it has on the disk."""
+        return 0 if self._folder is None else spill.size(self._folder)
+
     def kill(self) -> None:
         """SIGKILL, from any thread, any number of times."""
         with self._lock:
@@ -128,12 +140,16 @@ class Worker:
             handle, self._handle = self._handle, None
         if handle is not None:
             os.close(handle)
+        if self._folder is not None:
+            await asyncio.to_thread(spill.remove, self._folder)
 
 
 class WorkerPool:
     """Ready workers. Use from one event loop."""
 
-    def __init__(self, *, readable: Sequence[Path], limits: QueryLimits) -> None:
+    def __init__(self, *, readable: Sequence[Path], spill_to: Path, limits: QueryLimits) -> None:
+        """`readable`: all that SQL may read. `spill_to`: the folder for what does not fit into memory (spill.py)."""
+        self._spill: SpillFolder | None = SpillFolder(spill_to) if limits.spill_bytes else None
         self._folders = [str(folder) for folder in readable]
         self._readable = [*self._folders, *map(str, library_folders())]
         self.limits = limits
@@ -148,6 +164,12 @@ class WorkerPool:
 
     async def start(self) -> None:
         """Start the watch and the first worker. Raises QueryFailed when workers can't run here."""
+        if self._spill is not None:
+            try:
+                await asyncio.to_thread(self._spill.open)
+            except OSError as error:
+                log.warning("queries can't spill to the disk", detail=str(error))
+                self._spill = None
         self._thread = threading.Thread(target=self._look_after, name="query-watch", daemon=True)
         self._thread.start()
         self._spares.append(await self._started())
@@ -163,6 +185,8 @@ class WorkerPool:
         for worker in [*self._spares, *self._watched]:
             await worker.ended()
         self._spares.clear()
+        if self._spill is not None:
+            await asyncio.to_thread(self._spill.close)
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
 
@@ -193,7 +217,7 @@ class WorkerPool:
 
     def renew(self, worker: Worker) -> None:
         """What an acquired worker is asked next has the limits of a query of its own."""
-        worker.watch = Watch(self.limits.seconds, self.limits.memory_bytes)
+        worker.watch = Watch(self.limits.seconds, self.limits.memory_bytes, self.limits.spill_bytes)
 
     def release(self, worker: Worker, *, clean: bool) -> None:
         """Take a worker back. `clean`: its query ended in an ordinary way and it waits for the next."""
@@ -227,8 +251,17 @@ class WorkerPool:
         if not task.cancelled():
             task.exception()  # a spare that did not start shows when the next query starts its own
 
+    async def _folder(self) -> Path | None:
+        """For what one process can't hold in memory, where there is room for it."""
+        with contextlib.suppress(OSError):
+            return None if self._spill is None else await asyncio.to_thread(self._spill.new)
+        return None
+
     async def _started(self) -> Worker:
+        folder = await self._folder()
         settings = {
+            "spill": "" if folder is None else str(folder),
+            "spill_bytes": self.limits.spill_bytes,
             "readable": self._readable,
             "folders": self._folders,
             "memory_bytes": self.limits.memory_bytes,
@@ -250,7 +283,7 @@ class WorkerPool:
             env=worker_environment(),
             start_new_session=True,
         )
-        worker = Worker(process)
+        worker = Worker(process, folder)
         try:
             reply = await asyncio.wait_for(worker.receive(), START_SECONDS)
             if not isinstance(reply, frames.Ready):
@@ -263,16 +296,17 @@ class WorkerPool:
         return worker
 
     def _look_after(self) -> None:
-        last = time.monotonic()
+        last, looks = time.monotonic(), 0
         while not self._stopping:
             if not self._watched:
                 self._wake.wait(1.0)
                 self._wake.clear()
                 last = time.monotonic()
             time.sleep(TICK)
-            now = time.monotonic()
+            now, looks = time.monotonic(), looks + 1
             for worker in list(self._watched):
-                if worker.watch is not None and worker.watch.look(now - last, worker.resident()):
+                spilt = worker.spilt() if looks % SPILL_TICKS == 0 else 0
+                if worker.watch is not None and worker.watch.look(now - last, worker.resident(), spilt):
                     worker.kill()
             last = now
 

@@ -3,10 +3,11 @@
 `enter` closes them one by one, before the process has read anything untrusted, and says which stand:
 
     descriptors   nothing inherited but the two pipes; RLIMIT_NOFILE
-    limits        no file can grow (RLIMIT_FSIZE 0), no core, bounded private memory (RLIMIT_DATA) as a backstop to the
-                  server's own watch, first to die when the machine is short of memory, last to get the processor
-    landlock      the file system is readable in the given folders and nowhere else, writable and executable nowhere;
-                  no TCP, no signals to and no abstract sockets of other processes, where the kernel knows these
+    limits        no core, bounded files (RLIMIT_FSIZE) and private memory (RLIMIT_DATA) as a backstop to the server's
+                  own watch, first to die when the machine is short of memory, last to get the processor
+    landlock      the file system is readable in the given folders and nowhere else, executable nowhere, and writable
+                  nowhere or in one folder that only this process uses (plain files alone); no TCP, no signals to and
+                  no abstract sockets of other processes, where the kernel knows these
     seccomp       no sockets, no new processes or programs, no peeking into others, no kernel interfaces with a past
 
 The whole process dies with its parent. Everything here binds the calling thread and what it starts later, so it must
@@ -29,7 +30,9 @@ from pathlib import Path
 _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
 _SECCOMP_MODE_FILTER = 2
 _LANDLOCK_CREATE, _LANDLOCK_ADD_RULE, _LANDLOCK_RESTRICT = 444, 445, 446
-_READ_FILE, _READ_DIR = 1 << 2, 1 << 3
+_WRITE_FILE, _READ_FILE, _READ_DIR, _REMOVE_FILE, _MAKE_FILE = 1 << 1, 1 << 2, 1 << 3, 1 << 5, 1 << 8
+_TRUNCATE = 1 << 14
+_WRITING = _WRITE_FILE | _READ_FILE | _READ_DIR | _REMOVE_FILE | _MAKE_FILE | _TRUNCATE
 # Bits of access rights that each landlock ABI knows; all of them are taken away, then reading is given back in places.
 _FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15}
 _FILE_RIGHTS_NOW = 16
@@ -67,17 +70,23 @@ class SandboxError(RuntimeError):
     """A wall that every supported kernel has could not be put up: the process must not go on."""
 
 
-def enter(*, readable: Sequence[Path], memory_bytes: int, parent: int) -> dict[str, str]:
-    """Put up every wall this kernel has. `parent` is the process to die with. Returns wall -> what stands."""
+def enter(
+    *, readable: Sequence[Path], memory_bytes: int, parent: int, writable: Path | None = None, file_bytes: int = 0
+) -> dict[str, str]:
+    """Put up every wall this kernel has. Returns wall -> what stands.
+
+    `parent` is the process to die with. `writable`: the one folder to write files in, each of at most `file_bytes`.
+    Without it no file can grow.
+    """
     if len(list(Path("/proc/self/task").iterdir())) != 1:
         raise SandboxError("the sandbox must be entered before other threads start")
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the line above could notice
         raise SandboxError("the server is gone")
     _lower_priority()
-    _limits(memory_bytes)
+    _limits(memory_bytes, 0 if writable is None else file_bytes)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    return {"limits": "on", "landlock": _landlock(readable), "seccomp": _seccomp()}
+    return {"limits": "on", "landlock": _landlock(readable, writable), "seccomp": _seccomp()}
 
 
 def landlock_abi() -> int:
@@ -100,9 +109,9 @@ def _lower_priority() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 
-def _limits(memory_bytes: int) -> None:
+def _limits(memory_bytes: int, file_bytes: int) -> None:
     for name, limit in (
-        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_FSIZE, file_bytes),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NOFILE, 4096),
         (resource.RLIMIT_DATA, memory_bytes),
@@ -114,7 +123,7 @@ def _limits(memory_bytes: int) -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
 
-def _landlock(readable: Sequence[Path]) -> str:
+def _landlock(readable: Sequence[Path], writable: Path | None) -> str:
     abi = landlock_abi()
     if abi < 1:
         return f"missing: {os.strerror(ctypes.get_errno())}"
@@ -126,17 +135,22 @@ def _landlock(readable: Sequence[Path]) -> str:
     try:
         for folder in readable:
             with contextlib.suppress(FileNotFoundError):
-                descriptor = os.open(folder, os.O_PATH | os.O_CLOEXEC)
-                try:
-                    rights = _READ_FILE | (_READ_DIR if folder.is_dir() else 0)
-                    rule = struct.pack("=Qi", rights, descriptor)
-                    _syscall(_LANDLOCK_ADD_RULE, ctypes.c_int(ruleset), ctypes.c_int(1), rule, ctypes.c_uint32(0))
-                finally:
-                    os.close(descriptor)
+                _allow(ruleset, folder, _READ_FILE | (_READ_DIR if folder.is_dir() else 0))
+        if writable is not None:
+            _allow(ruleset, writable, _WRITING & files)
         _syscall(_LANDLOCK_RESTRICT, ctypes.c_int(ruleset), ctypes.c_uint32(0))
     finally:
         os.close(ruleset)
     return f"on (abi {abi})"
+
+
+def _allow(ruleset: int, path: Path, rights: int) -> None:
+    descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        rule = struct.pack("=Qi", rights, descriptor)
+        _syscall(_LANDLOCK_ADD_RULE, ctypes.c_int(ruleset), ctypes.c_int(1), rule, ctypes.c_uint32(0))
+    finally:
+        os.close(descriptor)
 
 
 def _seccomp() -> str:

@@ -61,10 +61,15 @@ class Ended(Enum):
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """What the server tells the process on its command line, as JSON. `folders`: what of `readable` SQL may read."""
+    """What the server tells the process on its command line, as JSON.
+
+    `folders`: what of `readable` SQL may read. `spill`: the folder for what does not fit into memory, "" for none.
+    """
 
     readable: list[str]
     folders: list[str]
+    spill: str
+    spill_bytes: int
     memory_bytes: int
     threads: int
     sql_bytes: int
@@ -80,8 +85,16 @@ def main() -> None:
             readable=[Path(path) for path in settings.readable],
             memory_bytes=2 * settings.memory_bytes + (256 << 20),
             parent=settings.parent,
+            writable=Path(settings.spill) if settings.spill else None,
+            file_bytes=settings.spill_bytes,
         )
-        databases = Databases(folders=settings.folders, memory_bytes=settings.memory_bytes, threads=settings.threads)
+        databases = Databases(
+            folders=settings.folders,
+            memory_bytes=settings.memory_bytes,
+            threads=settings.threads,
+            spill=settings.spill,
+            spill_bytes=settings.spill_bytes,
+        )
     except (sandbox.SandboxError, duckdb.Error) as error:
         _send(outgoing, frames.Failure("query-failed", f"{type(error).__name__}: {error}"))
         return
