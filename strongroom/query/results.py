@@ -29,7 +29,6 @@ Two columns of one name are told apart as `name`, `name_1`.
 
 from __future__ import annotations
 
-import io
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from decimal import Decimal
@@ -53,6 +52,8 @@ EXACT_IN_JSON = 1 << 53
 _INT64_MAX, _INT32_MAX = (1 << 63) - 1, (1 << 31) - 1
 
 Snapshot = tuple[int, str]
+Parts = list[Any]
+"""Of `bytes` and Arrow's buffers: one after the other, bytes of an answer. Whoever writes them need not join them."""
 _json = msgspec.json.Encoder(decimal_format="number")
 _Read = Callable[[pa.Array], list[Any]]
 
@@ -60,9 +61,9 @@ _Read = Callable[[pa.Array], list[Any]]
 class Encoder(Protocol):
     """Turns record batches into the bytes of one answer: `begin`, `rows` for each batch, `end`."""
 
-    def begin(self, schema: pa.Schema, types: Sequence[str], snapshot: Snapshot) -> bytes: ...
-    def rows(self, batch: pa.RecordBatch) -> bytes: ...
-    def end(self, rows: int, truncated: str) -> bytes: ...
+    def begin(self, schema: pa.Schema, types: Sequence[str], snapshot: Snapshot) -> Parts: ...
+    def rows(self, batch: pa.RecordBatch) -> Parts: ...
+    def end(self, rows: int, truncated: str) -> Parts: ...
 
 
 def encoder(format: str) -> Encoder:
@@ -96,50 +97,50 @@ def unique(names: Sequence[str]) -> list[str]:
 class JsonEncoder:
     """One JSON object."""
 
-    def begin(self, schema: pa.Schema, types: Sequence[str], snapshot: Snapshot) -> bytes:
+    def begin(self, schema: pa.Schema, types: Sequence[str], snapshot: Snapshot) -> Parts:
         self._reads = _readers(schema, types)
         self._first = True
         columns = [{"name": name, "type": kind} for name, kind in zip(schema.names, types, strict=True)]
         head = _json.encode({"snapshot": {"size": snapshot[0], "root": snapshot[1]}, "columns": columns})
-        return head[:-1] + b',"rows":['
+        return [head[:-1], b',"rows":[']
 
-    def rows(self, batch: pa.RecordBatch) -> bytes:
+    def rows(self, batch: pa.RecordBatch) -> Parts:
         body = _json.encode(_rows(batch, self._reads))[1:-1]
         first, self._first = self._first, False
-        return body if first else b"," + body
+        return [body] if first else [b",", body]
 
-    def end(self, rows: int, truncated: str) -> bytes:
-        return b"]," + _json.encode({"row_count": rows, "truncated": truncated or None})[1:]
+    def end(self, rows: int, truncated: str) -> Parts:
+        return [b"],", _json.encode({"row_count": rows, "truncated": truncated or None})[1:]]
 
 
 class NdjsonEncoder:
     """One JSON object a line."""
 
-    def begin(self, schema: pa.Schema, types: Sequence[str], snapshot: Snapshot) -> bytes:
+    def begin(self, schema: pa.Schema, types: Sequence[str], snapshot: Snapshot) -> Parts:
         self._reads = _readers(schema, types)
         self._names = schema.names
-        return b""
+        return []
 
-    def rows(self, batch: pa.RecordBatch) -> bytes:
+    def rows(self, batch: pa.RecordBatch) -> Parts:
         names = self._names
-        return _json.encode_lines([dict(zip(names, row, strict=True)) for row in _rows(batch, self._reads)])
+        return [_json.encode_lines([dict(zip(names, row, strict=True)) for row in _rows(batch, self._reads)])]
 
-    def end(self, rows: int, truncated: str) -> bytes:
-        return _json.encode_lines([{"$truncated": truncated}]) if truncated else b""
+    def end(self, rows: int, truncated: str) -> Parts:
+        return [_json.encode_lines([{"$truncated": truncated}])] if truncated else []
 
 
 class CsvEncoder:
     """RFC 4180 with LF line ends."""
 
-    def begin(self, schema: pa.Schema, types: Sequence[str], snapshot: Snapshot) -> bytes:
+    def begin(self, schema: pa.Schema, types: Sequence[str], snapshot: Snapshot) -> Parts:
         self._reads = _readers(schema, types)
-        return self._line(schema.names)
+        return [self._line(schema.names)]
 
-    def rows(self, batch: pa.RecordBatch) -> bytes:
-        return b"".join(self._line(row) for row in _rows(batch, self._reads))
+    def rows(self, batch: pa.RecordBatch) -> Parts:
+        return [b"".join(self._line(row) for row in _rows(batch, self._reads))]
 
-    def end(self, rows: int, truncated: str) -> bytes:
-        return f"# truncated: {truncated}\n".encode() if truncated else b""
+    def end(self, rows: int, truncated: str) -> Parts:
+        return [f"# truncated: {truncated}\n".encode()] if truncated else []
 
     @staticmethod
     def _line(row: Sequence[Any]) -> bytes:
@@ -147,38 +148,32 @@ class CsvEncoder:
 
 
 class ArrowEncoder:
-    """An Arrow IPC stream, cut into pieces at batch ends."""
+    """An Arrow IPC stream, cut into pieces at batch ends: the columns themselves, not copies of them."""
 
-    def begin(self, schema: pa.Schema, types: Sequence[str], snapshot: Snapshot) -> bytes:
+    def begin(self, schema: pa.Schema, types: Sequence[str], snapshot: Snapshot) -> Parts:
         metadata = {"strongroom.snapshot.size": str(snapshot[0]), "strongroom.snapshot.root": snapshot[1]}
         self._schema = schema.with_metadata(metadata)
-        self._sink = io.BytesIO()
-        self._writer = pa.ipc.new_stream(self._sink, self._schema)
-        return self._take()
+        self._sink = _Sink()
+        self._writer = pa.ipc.new_stream(pa.PythonFile(self._sink, mode="w"), self._schema)
+        return self._sink.take()
 
-    def rows(self, batch: pa.RecordBatch) -> bytes:
+    def rows(self, batch: pa.RecordBatch) -> Parts:
         self._writer.write_batch(pa.RecordBatch.from_arrays(batch.columns, schema=self._schema))
-        return self._take()
+        return self._sink.take()
 
-    def end(self, rows: int, truncated: str) -> bytes:
+    def end(self, rows: int, truncated: str) -> Parts:
         if truncated:
             nothing = [pa.array([], field.type) for field in self._schema]
             empty = pa.RecordBatch.from_arrays(nothing, schema=self._schema)
             self._writer.write_batch(empty, custom_metadata={"strongroom.truncated": truncated})
         self._writer.close()
-        return self._take()
-
-    def _take(self) -> bytes:
-        piece = self._sink.getvalue()
-        self._sink.seek(0)
-        self._sink.truncate()
-        return piece
+        return self._sink.take()
 
 
 class ParquetEncoder:
     """A Parquet file, cut into pieces at row groups of about ROW_GROUP_BYTES in memory."""
 
-    def begin(self, schema: pa.Schema, types: Sequence[str], snapshot: Snapshot) -> bytes:
+    def begin(self, schema: pa.Schema, types: Sequence[str], snapshot: Snapshot) -> Parts:
         # DuckDB's names of the types: what a column was, where Parquet has no such type.
         self._schema = schema.with_metadata({"strongroom.types": _json.encode(list(types)).decode()})
         self._sink = _Sink()
@@ -187,20 +182,20 @@ class ParquetEncoder:
         self._writer.add_key_value_metadata({"strongroom.snapshot.size": str(size), "strongroom.snapshot.root": root})
         self._waiting: list[pa.RecordBatch] = []
         self._waiting_bytes = 0
-        return b""
+        return []
 
-    def rows(self, batch: pa.RecordBatch) -> bytes:
+    def rows(self, batch: pa.RecordBatch) -> Parts:
         self._waiting.append(pa.RecordBatch.from_arrays(batch.columns, schema=self._schema))
         self._waiting_bytes += batch.nbytes
-        return self._group() if self._waiting_bytes >= ROW_GROUP_BYTES else b""
+        return self._group() if self._waiting_bytes >= ROW_GROUP_BYTES else []
 
-    def end(self, rows: int, truncated: str) -> bytes:
+    def end(self, rows: int, truncated: str) -> Parts:
         last = self._group()
         self._writer.add_key_value_metadata({"strongroom.truncated": truncated} if truncated else {})
         self._writer.close()
         return last + self._sink.take()
 
-    def _group(self) -> bytes:
+    def _group(self) -> Parts:
         if self._waiting:
             self._writer.write_table(pa.Table.from_batches(self._waiting, self._schema))
             self._waiting, self._waiting_bytes = [], 0
@@ -208,26 +203,26 @@ class ParquetEncoder:
 
 
 class _Sink:
-    """A file that forgets what was taken from it, but not how long it is: a Parquet footer states offsets."""
+    """A file that keeps what is written as it is given, until it is taken, and knows its length even then: a Parquet
+    footer states offsets."""
 
     closed = False
 
     def __init__(self) -> None:
-        self._bytes = bytearray()
+        self._parts: Parts = []
         self._length = 0
 
-    def write(self, content: bytes) -> int:
-        self._bytes += content
+    def write(self, content: Any) -> int:
+        self._parts.append(content)
         self._length += len(content)
         return len(content)
 
     def tell(self) -> int:
         return self._length
 
-    def take(self) -> bytes:
-        piece = bytes(self._bytes)
-        self._bytes.clear()
-        return piece
+    def take(self) -> Parts:
+        parts, self._parts = self._parts, []
+        return parts
 
     def writable(self) -> bool:
         return True

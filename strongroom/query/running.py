@@ -55,8 +55,8 @@ class Run:
             raise QueryFailed("the query's process broke its protocol")
         return reply
 
-    async def next(self) -> frames.Reply:
-        """The worker's next message; a Failure is raised as its error."""
+    async def next(self) -> frames.Reply | bytes:
+        """The worker's next message, or some of the answer's bytes; a Failure is raised as its error."""
         watch = self._worker.watch
         assert watch is not None
         watch.counting = True
@@ -148,10 +148,10 @@ class AnswerBody(AsyncIterator[bytes]):
             raise
         if self.finished.done():  # closed while we waited
             raise StopAsyncIteration
-        if isinstance(reply, frames.Data):
-            self._bytes += len(reply.content)
+        if isinstance(reply, bytes):
+            self._bytes += len(reply)
             self._arm()
-            return reply.content
+            return reply
         if isinstance(reply, frames.End):
             self._run.end(clean=True)
             self._finish(reply.rows, reply.truncated, None)

@@ -29,7 +29,7 @@ def answer(database: duckdb.DuckDBPyConnection, sql: str, format: str, rows: int
     replies = list(worker.answer(ask, sql, database, lambda: False))
     assert isinstance(replies[0], frames.Begin)
     assert isinstance(replies[-1], frames.End)
-    return b"".join(reply.content for reply in replies if isinstance(reply, frames.Data))
+    return b"".join(b"".join(reply) for reply in replies if isinstance(reply, list))
 
 
 VALUES: list[tuple[str, Any]] = [
@@ -103,7 +103,7 @@ def test_parquet_comes_in_pieces_and_says_where_from(database: duckdb.DuckDBPyCo
             frames.Ask("", sql, None, [], "parquet", 300_000, 1 << 30, 0, (3, "ab")), sql, database, lambda: False
         )
     )
-    pieces = [reply.content for reply in replies if isinstance(reply, frames.Data)]
+    pieces = [b"".join(reply) for reply in replies if isinstance(reply, list)]
     file = pq.ParquetFile(io.BytesIO(b"".join(pieces)))
     assert len(pieces) >= file.metadata.num_row_groups >= 2
     assert file.read().column("i").to_pylist() == list(range(300_000))

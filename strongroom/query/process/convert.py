@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import msgspec
 import pyarrow as pa
@@ -75,17 +75,17 @@ def main() -> None:
     outgoing.close()
 
 
-def pieces(kept: BinaryIO, settings: Settings) -> Iterator[bytes]:
-    """The answer that is kept in a Parquet file, encoded anew."""
+def pieces(kept: BinaryIO, settings: Settings) -> Iterator[Any]:
+    """The answer that is kept in a Parquet file, encoded anew, as bytes and buffers (results.Parts)."""
     encoder, rows = results.encoder(settings.format), 0
     with pq.ParquetFile(pa.PythonFile(kept, mode="r")) as answer:
         schema = answer.schema_arrow
         types = msgspec.json.decode(schema.metadata[b"strongroom.types"], type=list[str])
-        yield encoder.begin(schema.remove_metadata(), types, settings.snapshot)
+        yield from encoder.begin(schema.remove_metadata(), types, settings.snapshot)
         for batch in answer.iter_batches(BATCH_ROWS, use_threads=False):
             rows += batch.num_rows
-            yield encoder.rows(batch.replace_schema_metadata(None))
-    yield encoder.end(rows, settings.truncated)
+            yield from encoder.rows(batch.replace_schema_metadata(None))
+    yield from encoder.end(rows, settings.truncated)
 
 
 if __name__ == "__main__":

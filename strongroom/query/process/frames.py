@@ -4,13 +4,16 @@
     worker -> server    Ready once; a query each: Tables, Begin, Data…, End; or Failure instead of any of the last four;
                         once in a query, Widen instead of Begin, for another Grant; Indexed after an Index, or Failure
 
+The bytes of an answer are in no message: they follow the Data that announces them, as they are. So nobody copies them
+to pack them, and the server hands them on as they come.
+
 The worker runs SQL of strangers, so the server trusts nothing it says: messages are decoded into exact types, a frame
 is at most MAX_FRAME long, and whatever does not fit is the end of that worker.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -99,9 +102,9 @@ class Begin(msgspec.Struct, frozen=True, tag="begin"):
 
 
 class Data(msgspec.Struct, frozen=True, tag="data"):
-    """A piece of the answer, encoded."""
+    """The next `size` bytes are of the answer."""
 
-    content: bytes
+    size: Annotated[int, msgspec.Meta(ge=1)]
 
 
 class End(msgspec.Struct, frozen=True, tag="end"):

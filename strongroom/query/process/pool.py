@@ -34,6 +34,7 @@ import strongroom
 from strongroom.query.errors import QueryFailed
 from strongroom.query.limits import QueryLimits
 from strongroom.query.process import frames, spill
+from strongroom.query.process.incoming import Incoming
 from strongroom.query.process.spill import SpillFolder
 
 REUSES = 100
@@ -41,6 +42,8 @@ TICK = 0.02
 SPILL_TICKS = 10
 """Looks at a worker for one at its folder."""
 START_SECONDS = 30.0
+PART_BYTES = 1 << 19
+"""Of an answer are read at once. More would cost more: the allocator gives long pieces back to the system each time."""
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 log = structlog.get_logger(__name__)
 
@@ -74,8 +77,9 @@ class Watch:
 class Worker:
     """One process, the two pipes to it, and the folder it may write to, if any."""
 
-    def __init__(self, process: asyncio.subprocess.Process, folder: Path | None = None) -> None:
-        self.process, self._folder = process, folder
+    def __init__(self, process: asyncio.subprocess.Process, incoming: Incoming, folder: Path | None = None) -> None:
+        self.process, self._incoming, self._folder = process, incoming, folder
+        self._announced = 0  # bytes of the answer that come next
         self.sandbox: dict[str, str] = {}
         self.served = 0
         self.owner = ""  # whom it served last
@@ -93,15 +97,25 @@ class Worker:
         except (ConnectionError, RuntimeError):  # RuntimeError: uvloop's word for a pipe it has closed
             raise QueryFailed("the query's process ended unexpectedly", hint="try again") from None
 
-    async def receive(self) -> frames.Reply:
-        """Read one message. Raises QueryFailed when the process is gone or talks nonsense."""
-        assert self.process.stdout is not None
+    async def receive(self) -> frames.Reply | bytes:
+        """Read one message or, of a Data message, some of the bytes that it announces, PART_BYTES at most.
+
+        Raises QueryFailed when the process is gone or talks nonsense.
+        """
         try:
-            length = int.from_bytes(await self.process.stdout.readexactly(frames.LENGTH_BYTES))
-            if length > frames.MAX_FRAME:
-                raise QueryFailed("the query's process broke its protocol")
-            return frames.decode_reply(await self.process.stdout.readexactly(length))
-        except (asyncio.IncompleteReadError, ConnectionError):
+            if not self._announced:
+                length = int.from_bytes(await self._incoming.exactly(frames.LENGTH_BYTES))
+                if length > frames.MAX_FRAME:
+                    raise QueryFailed("the query's process broke its protocol")
+                reply = frames.decode_reply(await self._incoming.exactly(length))
+                if not isinstance(reply, frames.Data):
+                    return reply
+                self._announced = reply.size
+            await asyncio.sleep(0)  # a process that writes faster than it is read can't keep the event loop for itself
+            part = await self._incoming.some(min(self._announced, PART_BYTES))
+            self._announced -= len(part)
+            return part
+        except EOFError:
             raise QueryFailed("the query's process ended unexpectedly", hint="try again") from None
         except msgspec.DecodeError:
             raise QueryFailed("the query's process broke its protocol") from None
@@ -129,12 +143,8 @@ class Worker:
         """Kill the process and wait until it is reaped. Any number of times."""
         self.kill()
         assert self.process.stdin is not None
-        assert self.process.stdout is not None
         self.process.stdin.close()
-        # asyncio calls a process ended only when its output was read to the end. RuntimeError: somebody is reading it.
-        with contextlib.suppress(RuntimeError):
-            while await self.process.stdout.read(1 << 16):
-                pass
+        self._incoming.close()
         await self.process.wait()
         with self._lock:
             handle, self._handle = self._handle, None
@@ -269,21 +279,29 @@ class WorkerPool:
             "sql_bytes": self.limits.sql_bytes,
             "parent": os.getpid(),
         }
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-B",
-            "-P",
-            "-m",
-            "strongroom.query.process.worker",
-            msgspec.json.encode(settings).decode(),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            cwd="/",
-            env=worker_environment(),
-            start_new_session=True,
-        )
-        worker = Worker(process, folder)
+        here, there = os.pipe()
+        incoming = Incoming(here)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-B",
+                "-P",
+                "-m",
+                "strongroom.query.process.worker",
+                msgspec.json.encode(settings).decode(),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=there,
+                stderr=asyncio.subprocess.DEVNULL,
+                cwd="/",
+                env=worker_environment(),
+                start_new_session=True,
+            )
+        except BaseException:
+            incoming.close()
+            raise
+        finally:
+            os.close(there)
+        worker = Worker(process, incoming, folder)
         try:
             reply = await asyncio.wait_for(worker.receive(), START_SECONDS)
             if not isinstance(reply, frames.Ready):

@@ -44,7 +44,8 @@ BATCH_ROWS, WIDE_BATCH_ROWS = 2048, 16_384
 long: each batch has a cost of its own, to whoever makes it and to whoever reads it."""
 PIECE_BYTES = 256 << 10
 PIPE_BYTES = 1 << 20
-SLICE_BYTES = 1 << 20
+SLICE_BYTES, WIDE_SLICE_BYTES = 1 << 20, 2 << 20
+_BUFFERS = min(os.sysconf("SC_IOV_MAX"), 1024)  # that the kernel takes at once
 # What has no form in JSON, CSV or Parquet, and what Arrow's readers do not know.
 _TEXT_ONLY = frozenset({"interval", "time with time zone", "bit", "bignum", "variant", "union", "geometry", "time_ns"})
 _TEXT_IN_ARROW = _TEXT_ONLY - {"interval", "union"}
@@ -146,8 +147,11 @@ def _serve(
             return True
 
         explained = grant.explained if checked.explains else []
-        for reply in answer(ask, checked.sql, database, widen, explained):
-            _send(outgoing, reply)
+        for said in answer(ask, checked.sql, database, widen, explained):
+            if isinstance(said, list):
+                _write(outgoing, [frames.encode(frames.Data(sum(map(len, said)))), *said])
+            else:
+                _send(outgoing, said)
     except QueryError as error:
         offset = error.position.offset if error.position else -1
         _send(outgoing, frames.Failure(error.code, error.message, error.hint, offset))
@@ -197,8 +201,8 @@ def answer(
     database: duckdb.DuckDBPyConnection,
     widen: Callable[[], bool],
     explained: Sequence[tuple[str, str]] = (),
-) -> Iterator[frames.Reply]:
-    """Begin, Data…, End. Begin is held back until there is a first piece, so that early failures come before it."""
+) -> Iterator[frames.Begin | results.Parts | frames.End]:
+    """Begin, the answer's bytes, End. Begin is held back until they begin, so that early failures come before it."""
     relation = _bound(sql, ask.parameters or None, database, widen)
     if explained:
         plan = [*explained, *relation.fetchall()]
@@ -214,11 +218,11 @@ def answer(
         schema = pa.schema([field.with_name(name) for field, name in zip(reader.schema, names, strict=True)])
         yield from pieces.add(encoder.begin(schema, types, ask.snapshot))
         rows, truncated = 0, ""
-        for batch in _slices(reader):
+        for batch in _slices(reader, WIDE_SLICE_BYTES if columnar else SLICE_BYTES):
             if rows + batch.num_rows > ask.rows:
                 batch, truncated = batch.slice(0, ask.rows - rows), "rows"
-            content = encoder.rows(batch) if batch.num_rows else b""
-            if pieces.total + len(content) > ask.bytes:
+            content = encoder.rows(batch) if batch.num_rows else []
+            if pieces.total + sum(map(len, content)) > ask.bytes:
                 truncated = "bytes"
                 break
             rows += batch.num_rows
@@ -246,30 +250,29 @@ def _bound(
 
 
 class _Pieces:
-    """Gathers small encoded batches into pieces worth a frame."""
+    """Gathers small encoded batches into pieces worth a message."""
 
     def __init__(self, begin: frames.Begin) -> None:
         self._begin: frames.Begin | None = begin
-        self._buffer = bytearray()
-        self.total = 0
+        self._waiting: results.Parts = []
+        self._waiting_bytes = self.total = 0
 
-    def add(self, content: bytes) -> Iterator[frames.Reply]:
-        self.total += len(content)
-        if not self._buffer and self._begin is None and len(content) >= PIECE_BYTES:
-            yield frames.Data(content)  # long enough as it is
-            return
-        self._buffer += content
-        if len(self._buffer) >= PIECE_BYTES:
-            yield from self.finish(b"")
+    def add(self, content: results.Parts) -> Iterator[frames.Begin | results.Parts]:
+        size = sum(map(len, content))
+        self._waiting += content
+        self._waiting_bytes += size
+        self.total += size
+        if self._waiting_bytes >= PIECE_BYTES:
+            yield from self.finish([])
 
-    def finish(self, content: bytes) -> Iterator[frames.Reply]:
-        self._buffer += content
+    def finish(self, content: results.Parts) -> Iterator[frames.Begin | results.Parts]:
         if self._begin is not None:
             yield self._begin
             self._begin = None
-        if self._buffer:
-            yield frames.Data(bytes(self._buffer))
-            self._buffer.clear()
+        piece = self._waiting + content
+        self._waiting, self._waiting_bytes = [], 0
+        if any(map(len, piece)):
+            yield piece
 
 
 def _expressible(relation: duckdb.DuckDBPyRelation, format: str) -> duckdb.DuckDBPyRelation:
@@ -295,10 +298,10 @@ def _contains(kind: Any, ids: frozenset[str]) -> bool:
     return any(_contains(child, ids) for child in children)
 
 
-def _slices(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
-    """Batches of at most about SLICE_BYTES, so that limits cut finely and encoding takes little memory at once."""
+def _slices(reader: pa.RecordBatchReader, most: int) -> Iterator[pa.RecordBatch]:
+    """Batches of at most about `most` bytes, so that limits cut finely and encoding takes little memory at once."""
     for batch in reader:
-        step = max(1, min(batch.num_rows, batch.num_rows * SLICE_BYTES // max(batch.nbytes, 1)))
+        step = max(1, min(batch.num_rows, batch.num_rows * most // max(batch.nbytes, 1)))
         for start in range(0, batch.num_rows, step):
             yield batch.slice(start, step)
 
@@ -360,9 +363,19 @@ def _read(incoming: BinaryIO, count: int) -> bytes:
 
 
 def _send(outgoing: BinaryIO, reply: frames.Reply) -> None:
-    view = memoryview(frames.encode(reply))
-    while view:
-        view = view[outgoing.write(view) :]
+    _write(outgoing, [frames.encode(reply)])
+
+
+def _write(outgoing: BinaryIO, parts: Sequence[Any]) -> None:
+    """All of these buffers, from where they lie."""
+    views, place = [memoryview(part) for part in parts], 0
+    while place < len(views):
+        written = os.writev(outgoing.fileno(), views[place : place + _BUFFERS])
+        while place < len(views) and written >= len(views[place]):
+            written -= len(views[place])
+            place += 1
+        if written:
+            views[place] = views[place][written:]
 
 
 if __name__ == "__main__":
