@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pyarrow as pa
 
+from strongroom.client.direct import BODY
 from strongroom.client.errors import AnswerBroken
 
 if TYPE_CHECKING:
@@ -187,9 +188,11 @@ class Stream:
     def __init__(self, response: httpx.Response) -> None:
         self.basis = Basis.of_headers(response.headers)
         self.truncated = ""
-        self._body = _Body(response)
+        # Bytes that need no decoding are read into place.
+        plain = None if "Content-Encoding" in response.headers else response.extensions.get(BODY)
+        self._body = plain or io.BufferedReader(_Body(response), _BUFFER_BYTES)
         try:
-            self._reader = pa.ipc.open_stream(io.BufferedReader(self._body, _BUFFER_BYTES))
+            self._reader = pa.ipc.open_stream(self._body)
         except (httpx.TransportError, pa.ArrowInvalid) as error:
             raise _broken(error) from error
         self.schema: pa.Schema = self._reader.schema

@@ -10,14 +10,17 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from ipaddress import ip_address
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote
+from urllib.request import getproxies
 
 import httpx
 
 from strongroom.client.answers import Answer, Basis, Entity, Estimate, Hit, Stream, Timeline
+from strongroom.client.direct import Direct
 from strongroom.client.errors import AnswerBroken, Unavailable, Unreachable, problem_of
 from strongroom.client.jobs import Job
 
@@ -40,17 +43,28 @@ class Client:
         timeout_seconds: float = 60.0,
         patience_seconds: float = 0.0,
         verify: Any = True,
+        compression: bool | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """`verify` as httpx takes it: False, or an SSL context, for a certificate authority of your own."""
+        """`verify` as httpx takes it: False, or an SSL context, for a certificate authority of your own.
+
+        `compression`: whether answers are to come compressed. They are a fifth as long then, and take the service
+        longer to make than a gigabit network to carry; None: unless the service is on this machine.
+        """
         self._patience = patience_seconds
+        context = httpx.create_ssl_context(verify=verify)
+        # Behind a proxy, and over a transport of somebody else's, the way is httpx's own.
+        direct = transport is None and not {"http", "https", "all"} & getproxies().keys()
         self._http = httpx.Client(
             base_url=url.rstrip("/"),
             headers={"Authorization": f"Bearer {token}"},
             timeout=timeout_seconds,
-            verify=verify,
+            verify=context,
             transport=transport,
+            mounts={"all://": Direct(context)} if direct else None,
         )
+        if not (_distant(self._http.base_url.host) if compression is None else compression):
+            self._http.headers["Accept-Encoding"] = "identity"
 
     def close(self) -> None:
         """Close the connection."""
@@ -317,6 +331,14 @@ class Client:
             yield response
         finally:
             response.close()
+
+
+def _distant(host: str) -> bool:
+    """Whether it is another machine, as far as its name tells."""
+    try:
+        return not ip_address(host).is_loopback
+    except ValueError:
+        return host != "localhost"
 
 
 def _whole(response: httpx.Response) -> bytes:
