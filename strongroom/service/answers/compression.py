@@ -1,11 +1,12 @@
 """Answers compressed on their way out, as `Accept-Encoding` allows (RFC 9110, section 12.5.3): zstd, gzip, or not.
 
-Each piece is flushed as it comes: whoever reads a stream sees its rows when they are there. Parquet is not compressed
-a second time.
+Each piece is flushed as it comes: whoever reads a stream sees its rows when they are there. Large ones are compressed
+in a thread, for the event loop has others to serve. Parquet is not compressed a second time.
 """
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from collections.abc import AsyncIterator
 from typing import Protocol
@@ -14,6 +15,8 @@ import zstandard
 
 CODINGS = ("zstd", "gzip")
 _ZSTD_LEVEL, _GZIP_LEVEL = 3, 1
+_LARGE_BYTES = 32 << 10
+"""Compressing so much takes longer than going to a thread and back."""
 
 
 class _Compressor(Protocol):
@@ -40,7 +43,8 @@ async def compressed(stream: AsyncIterator[bytes], coding: str) -> AsyncIterator
     """The stream in a coding of CODINGS. What it raises goes through: the last frame is then missing."""
     compressor: _Compressor = _Zstd() if coding == "zstd" else _Gzip()
     async for content in stream:
-        if piece := compressor.piece(content):
+        large = len(content) >= _LARGE_BYTES
+        if piece := await asyncio.to_thread(compressor.piece, content) if large else compressor.piece(content):
             yield piece
     yield compressor.end()
 
