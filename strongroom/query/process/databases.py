@@ -94,6 +94,7 @@ def open_database(
         },
     )
     database.execute("SET GLOBAL TimeZone = 'UTC'")
+    database.execute("SET GLOBAL parquet_metadata_cache = true")  # a statement is bound several times before it runs
     listed = ", ".join("'" + folder.replace("'", "''") + "'" for folder in folders)
     database.execute(f"SET allowed_directories = [{listed}]")
     database.execute("SET enable_external_access = false")
