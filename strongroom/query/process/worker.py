@@ -36,7 +36,7 @@ import pyarrow.ipc
 from strongroom.query import results
 from strongroom.query.errors import Position, QueryError
 from strongroom.query.holdings import index
-from strongroom.query.process import extraction, frames, guard, mentions, sandbox, where
+from strongroom.query.process import extraction, frames, guard, instants, mentions, sandbox, where
 from strongroom.query.process.databases import Databases
 
 BATCH_ROWS, WIDE_BATCH_ROWS = 2048, 16_384
@@ -131,6 +131,9 @@ def _serve(
         mentioned = mentions.columns(checked.tree)
         columns = None if mentioned is None else sorted(mentioned)
         _send(outgoing, frames.Tables(sorted(checked.views), wanted, columns))
+        made = instants.called(checked.tree)
+        for name in made:
+            database.execute(instants.making(name))
         grant = _receive(incoming)
         if not isinstance(grant, frames.Grant):
             return Ended.WHOLE if isinstance(grant, frames.Drop) else Ended.UNFIT
@@ -146,8 +149,15 @@ def _serve(
                 database.execute(statement)
             return True
 
+        def plain() -> bool:
+            """Leave DuckDB's functions as they are, if some were made anew."""
+            count = len(made)
+            while made:
+                database.execute(instants.dropping(made.pop()))
+            return count > 0
+
         explained = grant.explained if checked.explains else []
-        for said in answer(ask, checked.sql, database, widen, explained):
+        for said in answer(ask, checked.sql, database, widen, explained, plain):
             if isinstance(said, list):
                 _write(outgoing, [frames.encode(frames.Data(sum(map(len, said)))), *said])
             else:
@@ -201,9 +211,10 @@ def answer(
     database: duckdb.DuckDBPyConnection,
     widen: Callable[[], bool],
     explained: Sequence[tuple[str, str]] = (),
+    plain: Callable[[], bool] = lambda: False,
 ) -> Iterator[frames.Begin | results.Parts | frames.End]:
     """Begin, the answer's bytes, End. Begin is held back until they begin, so that early failures come before it."""
-    relation = _bound(sql, ask.parameters or None, database, widen)
+    relation = _bound(sql, ask.parameters or None, database, widen, plain)
     if explained:
         plan = [*explained, *relation.fetchall()]
         columns = [pa.array([row[place] for row in plan], pa.string()) for place in (0, 1)]
@@ -238,11 +249,16 @@ def _bound(
     parameters: list[Any] | dict[str, Any] | None,
     database: duckdb.DuckDBPyConnection,
     widen: Callable[[], bool],
+    plain: Callable[[], bool] = lambda: False,
 ) -> duckdb.DuckDBPyRelation:
     """The statement, bound to the views. Its errors come without their place in the text; EXPLAIN's have it."""
     try:
         return database.sql(sql, params=parameters)
-    except _AT_BINDING:
+    except duckdb.Error as error:
+        if plain():
+            return _bound(sql, parameters, database, widen)
+        if not isinstance(error, _AT_BINDING):
+            raise
         if widen():
             return _bound(sql, parameters, database, lambda: False)
         database.execute(_EXPLAIN + sql, parameters).fetchall()
