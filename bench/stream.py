@@ -6,6 +6,7 @@ same segments, batch by batch as well. Nobody keeps the rows; each counts them a
 must be right. Wall time.
 
 Memory is the most that any moment saw: of the one process, or of the client, the service and its workers together.
+All who ask over HTTP ask one service, so its share is the same in both figures.
 """
 
 from __future__ import annotations
@@ -35,40 +36,35 @@ Counted = tuple[int, int]
 """Rows, and the sum of `bytes`."""
 
 
-def by_client(folder: Path, expected: Counted) -> Runs:
+def by_client(service: Service, expected: Counted) -> Runs:
     """As people read it."""
-    with (
-        serving(folder, **_LIMITS) as service,
-        Client(f"http://{service.host}:{service.port}", service.token, timeout_seconds=600) as client,
-    ):
+    with Client(f"http://{service.host}:{service.port}", service.token, timeout_seconds=600) as client:
 
-        def run() -> int:
+        def run() -> None:
             with client.stream(_SQL, limit=expected[0] + 1) as stream:
-                return _checked(stream, expected, service)
+                _check(stream, expected)
 
         while True:
             yield run
 
 
-def by_socket(folder: Path, expected: Counted) -> Runs:
+def by_socket(service: Service, expected: Counted) -> Runs:
     """As cheaply as it can be read."""
-    with serving(folder, **_LIMITS) as service:
-        headers = {
-            "Authorization": f"Bearer {service.token}",
-            "Content-Type": "application/json",
-            "Accept": "application/vnd.apache.arrow.stream",
-        }
+    headers = {
+        "Authorization": f"Bearer {service.token}",
+        "Content-Type": "application/json",
+        "Accept": "application/vnd.apache.arrow.stream",
+    }
+    question = json.dumps({"sql": _SQL, "limit": expected[0] + 1}).encode()
 
-        def run() -> int:
-            connection = service.connect()
-            connection.request(
-                "POST", "/v1/query", json.dumps({"sql": _SQL, "limit": expected[0] + 1}).encode(), headers
-            )
-            with pa.ipc.open_stream(connection.getresponse()) as batches:
-                return _checked(batches, expected, service)
+    def run() -> None:
+        connection = service.connect()
+        connection.request("POST", "/v1/query", question, headers)
+        with pa.ipc.open_stream(connection.getresponse()) as batches:
+            _check(batches, expected)
 
-        while True:
-            yield run
+    while True:
+        yield run
 
 
 def in_process(archive: Path, expected: Counted) -> Runs:
@@ -77,7 +73,7 @@ def in_process(archive: Path, expected: Counted) -> Runs:
     connection.execute("SET TimeZone = 'UTC'; SET enable_progress_bar = false")
     connection.execute(f"CREATE VIEW vpcflow AS FROM read_parquet('{rivals.segments(archive, 'vpcflow')}')")
     while True:
-        yield lambda: _checked(connection.sql(_SQL).to_arrow_reader(_BATCH_ROWS), expected)
+        yield lambda: _check(connection.sql(_SQL).to_arrow_reader(_BATCH_ROWS), expected)
 
 
 def measure(folder: Path, rounds: int, progress: Callable[[str], None]) -> Section:
@@ -85,14 +81,16 @@ def measure(folder: Path, rounds: int, progress: Callable[[str], None]) -> Secti
     archive = folder / "archive"
     ((rows_there, bytes_there),) = rivals.plain(archive)("SELECT count(*), sum(bytes) FROM vpcflow")
     expected: Counted = (int(rows_there), int(bytes_there))
-    entered = [
-        Contestant(CLIENT, by_client, (folder, expected)),
-        Contestant(SOCKET, by_socket, (folder, expected)),
-        Contestant(PLAIN, in_process, (archive, expected)),
-    ]
-    samples = contest(entered, rounds=rounds, again=SOCKET, progress=progress)
+    with serving(folder, **_LIMITS) as service:
+        entered = [
+            Contestant(CLIENT, by_client, (service, expected)),
+            Contestant(SOCKET, by_socket, (service, expected)),
+            Contestant(PLAIN, in_process, (archive, expected)),
+        ]
+        samples = contest(entered, rounds=rounds, again=SOCKET, progress=progress)
+        served_bytes = service.tree_peak_bytes()
     each = {name: Spread.rate(expected[0] / 1e6, sample.wall) for name, sample in samples.items()}
-    memory = {name: sample.peak_bytes + sample.result for name, sample in samples.items()}
+    memory = {name: sample.peak_bytes + served_bytes * (name != PLAIN) for name, sample in samples.items()}
     noise = each[f"{SOCKET} (again)"].median / each[SOCKET].median
     rows = [
         Row(
@@ -117,12 +115,10 @@ def measure(folder: Path, rounds: int, progress: Callable[[str], None]) -> Secti
     return Section(f"streaming {expected[0]:,} flow records of ten columns, answers equal", tuple(rows), facts)
 
 
-def _checked(batches: Iterable[pa.RecordBatch], expected: Counted, service: Service | None = None) -> int:
-    """Bytes of memory that the service took at most."""
+def _check(batches: Iterable[pa.RecordBatch], expected: Counted) -> None:
     rows = total = 0
     for batch in batches:
         rows += batch.num_rows
         total += pc.sum(batch.column("bytes")).as_py() or 0
     if (rows, total) != expected:
         raise RuntimeError(f"{rows} rows with {total} bytes, not {expected}")
-    return 0 if service is None else service.tree_peak_bytes()
