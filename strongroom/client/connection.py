@@ -52,7 +52,8 @@ class Client:
         longer to make than a gigabit network to carry; None: unless the service is on this machine.
         """
         self._patience = patience_seconds
-        context = httpx.create_ssl_context(verify=verify)
+        # Without TLS there is nothing to verify, and reading the authorities takes longer than many a question.
+        context = httpx.create_ssl_context(verify=verify if httpx.URL(url).scheme != "http" else False)
         # Behind a proxy, and over a transport of somebody else's, the way is httpx's own.
         direct = transport is None and not {"http", "https", "all"} & getproxies().keys()
         self._http = httpx.Client(
