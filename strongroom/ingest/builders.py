@@ -27,6 +27,9 @@ import pyarrow as pa
 
 WORKER_BYTES = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * 8 // 10
 """Most memory a worker may use. A job takes up to 6 times its content, flow logs the most."""
+NICE = 5
+"""Below acknowledging, and above queries: a spool that nobody empties fills. (They stay in the service's session, whose
+processes the kernel weighs against each other by this alone.)"""
 DEADLINE_SECONDS = 900
 _WATCH_SECONDS = 0.5
 _KEEP_MS = 20_000  # longer than a job: what one step frees is what the next one needs
@@ -79,7 +82,7 @@ class Builders:
 
 def _prepare(parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides what to finish
-    os.nice(10)
+    os.nice(NICE)
     resource.setrlimit(resource.RLIMIT_DATA, (WORKER_BYTES, WORKER_BYTES))
     with suppress(OSError):  # where the kernel has to choose whom to end, let it be a worker and not the parent
         Path("/proc/self/oom_score_adj").write_text("800")

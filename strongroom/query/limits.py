@@ -19,6 +19,8 @@ class QueryLimits:
     concurrency         queries at once, all users
     per_user            queries at once, one user
     queue_seconds       how long a query waits for a free slot before QueryBusy
+    queued              queries that may wait for a slot, all users (slots.py)
+    queued_per_user     queries that may wait for a slot, one user
     stall_seconds       how long a reader may leave an answer untouched before its query is ended
     sql_bytes           size of the statement
     read_bytes          of segments that one query may have to read, 0 for any number
@@ -39,7 +41,9 @@ class QueryLimits:
     bytes: int = 256 << 20
     concurrency: int = 4
     per_user: int = 2
-    queue_seconds: float = 2.0
+    queue_seconds: float = 30.0
+    queued: int = 64
+    queued_per_user: int = 8
     stall_seconds: float = 30.0
     sql_bytes: int = 256 << 10
     read_bytes: int = 0

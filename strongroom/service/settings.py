@@ -226,6 +226,9 @@ class Settings(BaseSettings):
 
     query_concurrency: int = Field(4, ge=1, le=64, description="Queries that run at once, of all users together.")
     query_per_user: int = Field(2, ge=1, le=64, description="Queries of one token that run at once.")
+    query_queued: int = Field(64, ge=0, description="Queries that may wait for a place, of all users; beyond it, 503.")
+    query_queued_per_user: int = Field(8, ge=0, description="Queries of one token that may wait for a place.")
+    query_queue_seconds: Seconds = Field(30.0, description="A query that got no place in this time is answered 503.")
     query_seconds: Seconds = Field(30.0, description="A query that runs longer is killed.")
     query_memory_bytes: int = Field(GIB, ge=256 * MIB, description="Memory cap of one query's process.")
     query_spill_bytes: int = Field(

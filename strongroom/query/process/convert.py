@@ -49,7 +49,6 @@ async def converted(file: Path, format: str, snapshot: tuple[int, str], truncate
             stderr=asyncio.subprocess.DEVNULL,
             cwd="/",
             env=worker_environment(),
-            start_new_session=True,
         )
     assert process.stdout is not None
     try:

@@ -88,7 +88,6 @@ class FoldMaker:
                 bufsize=0,
                 cwd="/",
                 env=worker_environment(),
-                start_new_session=True,
             )
         outgoing, incoming = self._child.stdin, self._child.stdout
         assert outgoing is not None

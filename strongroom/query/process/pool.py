@@ -33,7 +33,7 @@ import structlog
 import strongroom
 from strongroom.query.errors import QueryFailed
 from strongroom.query.limits import QueryLimits
-from strongroom.query.process import frames, spill
+from strongroom.query.process import frames, sandbox, spill
 from strongroom.query.process.incoming import Incoming
 from strongroom.query.process.spill import SpillFolder
 
@@ -294,13 +294,13 @@ class WorkerPool:
                 stderr=asyncio.subprocess.DEVNULL,
                 cwd="/",
                 env=worker_environment(),
-                start_new_session=True,
             )
         except BaseException:
             incoming.close()
             raise
         finally:
             os.close(there)
+        sandbox.stand_back(process.pid, os.getpid())  # while it starts, too, which takes more than most queries
         worker = Worker(process, incoming, folder)
         try:
             reply = await asyncio.wait_for(worker.receive(), START_SECONDS)

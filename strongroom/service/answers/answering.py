@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from fastapi import Request
@@ -43,6 +43,8 @@ OPENAPI_CONTENT: Mapping[str, Any] = {media: {} for media in FORMATS}
 
 PATIENCE_SECONDS = 0.5
 DOCUMENT_BYTES = 64 << 20
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,14 +208,16 @@ class Asking:
 
     async def estimate(self, question: Prepared) -> Reading:
         """What `run` would read, read from nothing but indexes. Raises what the engine raises, recorded."""
+        ask = partial(
+            self._node.engine.estimate,
+            question.sql,
+            question.parameters,
+            user=self._asker.token,
+            as_of=self.size,
+            narrowing=question.narrowing,
+        )
         try:
-            return await self._node.engine.estimate(
-                question.sql,
-                question.parameters,
-                user=self._asker.token,
-                as_of=self.size,
-                narrowing=question.narrowing,
-            )
+            return await _unless_gone(ask, self._asker.gone)
         except BaseException as error:
             self.failed(error)
             raise
@@ -269,10 +273,8 @@ async def _once_there_is_a_place(ask: Callable[[], Awaitable[Answer]]) -> Answer
         await asyncio.sleep(PATIENCE_SECONDS)
 
 
-async def _unless_gone(
-    ask: Callable[[], Coroutine[Any, Any, Answer]], gone: Callable[[], Awaitable[None]] | None
-) -> Answer:
-    """The answer; a question that nobody waits for any more is ended, which frees its place."""
+async def _unless_gone(ask: Callable[[], Coroutine[Any, Any, T]], gone: Callable[[], Awaitable[None]] | None) -> T:
+    """The answer; a question that nobody waits for any more is ended, which frees its place, in the line too."""
     if gone is None:
         return await ask()
     running, leaving = asyncio.create_task(ask()), asyncio.ensure_future(gone())
