@@ -10,7 +10,7 @@ Rules, in this order:
 3. Every table is a view of ours or a WITH name *in scope at that place*. A table name is otherwise a file path to
    DuckDB ('/etc/passwd'), and a WITH name used outside its scope would be one again.
 4. Every function, table function included, is listed in functions.py, whatever it is qualified by: nobody can define
-   functions here, so a listed name is the function that was reviewed.
+   functions here but we (instants.py), so a listed name is the function that was reviewed.
 
 The parser runs in the worker, never in the server: hostile text may hang or crash it. The guard is the first of three
 walls; DuckDB's locked settings and the operating system (sandbox.py) stand behind it and assume nothing about it.

@@ -13,9 +13,11 @@ Nothing but the time taken may differ, which is why
    is not known to have the same, DuckDB's own function is asked. (Beyond it, near the limits of what a TIMESTAMPTZ can
    hold, 290,000 years away, arithmetic answers where the calendar refuses to);
 3. a function is left alone in a statement that calls it otherwise than plainly: by its bare name, with as many
-   arguments as here, not too often, and without anything in them that is better not computed several times;
+   arguments as here, not too often, and without anything in them that is better not computed several times, or whose
+   errors have a place;
 4. when a statement can't be bound with the macros, they are dropped, and what DuckDB then says holds: a macro does not
-   know a name given in the same SELECT, and its errors don't say where they are.
+   know a name given in the same SELECT, and its errors don't say where they are. (Two errors that come later do differ:
+   of an argument that is a literal and no time, without its place, and of a bucket of no length, in other words.)
 
 To make a macro takes as long as a small question. So it is done for what is called, while the server looks for the
 files, and not for every database.
@@ -36,8 +38,6 @@ _NEAR = ("TIMESTAMP", "DATE", "TIMESTAMP_NS", "TIMESTAMPTZ_NS")
 """Types that DuckDB would rather cast to TIMESTAMPTZ than leave to an overload without types."""
 _ONCE = frozenset({"min", "max", "any_value", "first", "last", "arg_min", "arg_max", "min_by", "max_by"})
 """Aggregates of times: a macro can't have one as its argument."""
-_SURE = frozenset({"INTEGER", "BIGINT", "DOUBLE", "VARCHAR"})
-"""Casts to these are part of INTERVAL literals, or can't fail."""
 _FIELDS = """
 microsecond millisecond second minute hour day dayofmonth dayofweek weekday isodow dayofyear week weekofyear month
 quarter isoyear yearweek
@@ -147,11 +147,12 @@ class _Calls:
         self.plain: set[str] = set()
         self.other: set[str] = set()
         self.count = 0
+        self._columns = 0
 
     def depth(self, node: Any) -> int:
         """How many calls are in one another at most, in or under a node of the tree; as many as may be, where it has
         what should be computed once."""
-        depth = 0
+        depth, columns = 0, self._columns
         if isinstance(node, list | dict):
             for child in node if isinstance(node, list) else node.values():
                 depth = max(depth, self.depth(child))
@@ -168,13 +169,9 @@ class _Calls:
                 self.count += 1
                 plain = kind == "FUNCTION" and depth <= NESTED and _is_plain(node, FUNCTIONS[name])
                 (self.plain if plain else self.other).add(name)
-        return NESTED if kind in ("SUBQUERY", "WINDOW") or _may_fail(node) else depth
-
-
-def _may_fail(node: dict[str, Any]) -> bool:
-    """Whether it is a cast that can fail row by row: its error would not say where it stands."""
-    cast = node.get("type") == "OPERATOR_CAST" and not node["try_cast"]
-    return cast and node["child"]["class"] != "CONSTANT" and node["type_expr"].get("type_name") not in _SURE
+        self._columns += kind == "COLUMN_REF"
+        may_fail = kind == "CAST" and not node["try_cast"] and self._columns > columns  # its error must say where
+        return NESTED if kind in ("SUBQUERY", "WINDOW") or may_fail else depth
 
 
 def _is_plain(call: dict[str, Any], function: _Function) -> bool:
