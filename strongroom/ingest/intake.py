@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
+from typing import Any, TypeVar
 
 from strongroom.archive import canonical
 from strongroom.archive.errors import StoreUnavailable, StrongroomError
@@ -45,6 +46,8 @@ _PARSE_HERE_BYTES = 4 << 20
 """Content up to this size is parsed for natural ids in a thread, more in a worker process."""
 
 __all__ = ["Accepted", "BatchState", "Counters", "Intake", "IntakeLimits", "Origin"]
+
+Taken = TypeVar("Taken")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +134,7 @@ class Intake:
         self._clock = clock
         self._memory = Memory(self._limits.max_inflight_bytes)
         self._turns = Turns()
-        self._deliveries: set[asyncio.Task[Accepted]] = set()
+        self._deliveries: set[asyncio.Task[Any]] = set()
         self._previews: Builders | None = None  # started when somebody asks for what is not sealed
         self._open: State | None = None
         self._stopping = False
@@ -252,8 +255,11 @@ class Intake:
         finally:
             upload.close()
 
-    async def append(self, content: bytes, *, source: str, origin: Origin) -> Accepted:
-        """Accept a small batch of this service's own making, such as audit records; never taken for a duplicate."""
+    async def append(self, content: bytes, *, source: str, origin: Origin) -> BatchState:
+        """Accept a small batch of this service's own making, such as audit records; never taken for a duplicate.
+
+        There is no receipt: nobody would keep it, and signing it takes a part of every question.
+        """
         self._must_be_source(source, but={_QUARANTINE})
         decoded = Decoded("identity", sha256(content).hexdigest(), content, len(content))
         header = self._header(Body([content], len(content), decoded, None), source, origin, "", ())
@@ -339,7 +345,7 @@ class Intake:
         key = "" if idempotency_key is None else sha256(idempotency_key.encode()).hexdigest()
         return await self._shielded(self._decide(body, source, intended, origin, key))
 
-    async def _shielded(self, delivery: Coroutine[None, None, Accepted]) -> Accepted:
+    async def _shielded(self, delivery: Coroutine[None, None, Taken]) -> Taken:
         # A sender that hangs up must not interrupt the step from spool to index: its next try would be stored twice.
         task = asyncio.create_task(delivery)
         self._deliveries.add(task)
@@ -363,7 +369,8 @@ class Intake:
             flags = tuple(flag for flag in (match.flag,) if flag)
             if body.refusal is not None:
                 flags = (*flags, "undecodable")
-            return await self._spool(self._header(body, source, origin, key, flags, intended), body.chunks)
+            header = self._header(body, source, origin, key, flags, intended)
+            return self._accepted(await self._spool(header, body.chunks), duplicate=False)
 
     async def _says_nothing_new(self, body: Body, source: str) -> bool:
         """Whether a body whose content is known may be dropped: all its records carry their own ids."""
@@ -406,11 +413,11 @@ class Intake:
             reason=body.refusal.message if body.refusal else "",
         )
 
-    async def _spool(self, header: BatchHeader, chunks: list[bytes]) -> Accepted:
+    async def _spool(self, header: BatchHeader, chunks: list[bytes]) -> BatchState:
         state = self._state()
         sequence = await asyncio.wrap_future(state.spool.append(header, chunks))
         self._sealer.noticed()
-        return self._accepted(spooled_state(header, state.writer.id, state.writer.epoch, sequence), duplicate=False)
+        return spooled_state(header, state.writer.id, state.writer.epoch, sequence)
 
     def _must_lead(self) -> None:
         # Sealing would fail. What was acknowledged before the log was seen to say so is taken over by the other one.

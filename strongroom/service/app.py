@@ -77,11 +77,11 @@ def create_app(node: Node) -> FastAPI:
     app.state.fairness = fairness_of(node.settings)
     app.state.refusals = Refusals(node.audit.record_soon)
     app.state.fetch = Fetcher()
-    for router in (
+    for router in (  # looked through in this order: what is asked most first
         ingest.router,
+        query.router,
         *push.ROUTERS,
         receipts.router,
-        query.router,
         estimate.router,
         search.router,
         investigations.router,
