@@ -25,7 +25,7 @@ from bench.generate import DataSet, Truth
 from bench.measure import Contestant, Quantiles, Runs, Sample, Spread, contest
 from bench.questions import Question, Rows, all_questions
 from bench.report import Ratio, Row, Section
-from bench.service import serving
+from bench.service import Service, serving
 from strongroom.archive.log import Log
 from strongroom.archive.stores.directory import DirectoryStore
 from strongroom.query.engine import QueryEngine
@@ -62,18 +62,17 @@ def plain(question: int, truth: Truth, data: Path) -> Runs:
         yield lambda: _checked(asked, truth, connection.execute(statement, parameters or None).fetchall())
 
 
-def small_http(folder: Path) -> Runs:
+def small_http(service: Service) -> Runs:
     """Small questions over one kept-alive connection."""
-    with serving(folder) as service:
-        connection = service.connect()
-        body = json.dumps({"sql": SMALL}).encode()
-        headers = {"Content-Type": "application/json"}
+    connection = service.connect()
+    body = json.dumps({"sql": SMALL}).encode()
+    headers = {"Content-Type": "application/json"}
 
-        def ask() -> int:
-            answer = json.loads(service.send(connection, "POST", "/v1/query", body, headers))
-            return int(answer["rows"][0][0])
+    def ask() -> int:
+        answer = json.loads(service.send(connection, "POST", "/v1/query", body, headers))
+        return int(answer["rows"][0][0])
 
-        yield from _repeated(ask)
+    return _repeated(ask)
 
 
 def small_engine(folder: Path) -> Runs:
@@ -115,12 +114,13 @@ def measure(data: DataSet, folder: Path, rounds: int, progress: Callable[[str], 
 
 def measure_small(folder: Path, rounds: int, progress: Callable[[str], None]) -> Section:
     """What engine and HTTP add to a question that costs nothing."""
-    entered = [
-        Contestant(HTTP, small_http, (folder,)),
-        Contestant(ENGINE, small_engine, (folder,)),
-        Contestant("DuckDB", small_plain),
-    ]
-    samples = contest(entered, rounds=rounds, again=HTTP, progress=progress)
+    with serving(folder) as service:
+        entered = [
+            Contestant(HTTP, small_http, (service,)),
+            Contestant(ENGINE, small_engine, (folder,)),
+            Contestant("DuckDB", small_plain),
+        ]
+        samples = contest(entered, rounds=rounds, again=HTTP, progress=progress)
     each = {name: Quantiles.of([1e3 * taken for taken in sample.result]) for name, sample in samples.items()}
     http, names = each[HTTP], (ENGINE, "DuckDB")
     note = f"p99 {http.p99:.1f} ms; against itself: ×{each[f'{HTTP} (again)'].p50 / http.p50:.2f}"
