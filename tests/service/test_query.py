@@ -7,6 +7,8 @@ import io
 import json
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import httpx
 import pyarrow as pa
@@ -275,3 +277,24 @@ def test_an_earlier_snapshot_has_nothing_unsealed(service: Service) -> None:
         *[(400, "parameter-invalid")] * 3,
     ]
     assert "/v1/query" in refused[3].json()["detail"]
+
+
+def test_questions_wait_in_line_and_who_hangs_up_leaves_it(service: Service) -> None:
+    token = {"Authorization": f"Bearer {service.tokens['auditor']}", "Accept-Encoding": "identity"}
+    unread = {"sql": "SELECT repeat('x', 1000) FROM range(1000000)", "limit": 1_000_000}
+    mark = f"SELECT '{uuid.uuid4()}'"
+
+    with ExitStack() as stack, ThreadPoolExecutor(1) as threads:
+        for _ in range(2):  # as many of one token as run at once
+            client = stack.enter_context(httpx.Client(base_url=service.url, headers=token, timeout=60))
+            stack.enter_context(client.stream("POST", "/v1/query", json=unread))
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{service.url}/v1/query", json={"sql": mark}, headers=token, timeout=0.5)
+        act = json.loads(audited(service, mark, 1)[0][3])["act"]
+        *_, ended = audited(service, act, 2)
+        assert json.loads(ended[3])["message"] == "whoever asked has hung up"
+        waits = threads.submit(service.query, mark, role="auditor")
+        time.sleep(0.3)
+        assert not waits.done()
+        stack.close()
+        assert waits.result()["row_count"] == 1
