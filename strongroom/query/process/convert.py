@@ -23,8 +23,9 @@ from strongroom.query.errors import QueryFailed
 from strongroom.query.process import sandbox
 from strongroom.query.process.pool import library_folders, worker_environment
 
-BATCH_ROWS = 2048
-PIECE_BYTES = 256 << 10
+BATCH_ROWS, WIDE_BATCH_ROWS = 2048, 16_384
+"""Rows encoded at once, as in worker.py: of text, and of Arrow. Never more than a row group (results.py) has."""
+PIECE_BYTES = 1 << 19
 MEMORY_BYTES = 1 << 30
 
 
@@ -46,6 +47,7 @@ async def converted(file: Path, format: str, snapshot: tuple[int, str], truncate
             *("-B", "-P", "-m", "strongroom.query.process.convert", msgspec.json.encode(settings).decode()),
             stdin=source,
             stdout=asyncio.subprocess.PIPE,
+            limit=PIECE_BYTES,  # else it comes in crumbs
             stderr=asyncio.subprocess.DEVNULL,
             cwd="/",
             env=worker_environment(),
@@ -81,7 +83,8 @@ def pieces(kept: BinaryIO, settings: Settings) -> Iterator[Any]:
         schema = answer.schema_arrow
         types = msgspec.json.decode(schema.metadata[b"strongroom.types"], type=list[str])
         yield from encoder.begin(schema.remove_metadata(), types, settings.snapshot)
-        for batch in answer.iter_batches(BATCH_ROWS, use_threads=False):
+        step = WIDE_BATCH_ROWS if settings.format == "arrow" else BATCH_ROWS
+        for batch in answer.iter_batches(step, use_threads=False):
             rows += batch.num_rows
             yield from encoder.rows(batch.replace_schema_metadata(None))
     yield from encoder.end(rows, settings.truncated)
