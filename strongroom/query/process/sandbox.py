@@ -31,8 +31,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 NICE = 10
-"""Steps of niceness below the service: at 10 a process weighs a tenth of it, so that sixteen people's questions take
-less than a third of what deliveries at full speed get without them."""
+"""Steps of niceness below the service: at 10 a process weighs a tenth of it. Sixteen people's questions then take about
+a third of what deliveries at full speed get without them, instead of two thirds; more steps were no better."""
 _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
 _SECCOMP_MODE_FILTER = 2
 _LANDLOCK_CREATE, _LANDLOCK_ADD_RULE, _LANDLOCK_RESTRICT = 444, 445, 446
