@@ -22,6 +22,7 @@ from typing import Any
 import duckdb
 
 from bench.generate import DataSet, Truth
+from bench.investigate import INVESTIGATOR
 from bench.measure import Contestant, Quantiles, Runs, Sample, Spread, contest
 from bench.questions import Question, Rows, all_questions
 from bench.report import Ratio, Row, Section
@@ -144,7 +145,7 @@ def _engine(folder: Path, name: str) -> QueryEngine:
 
 
 async def _ask(engine: QueryEngine, sql: str, parameters: Any) -> Rows:
-    answer = await engine.run(sql, dict(parameters) or None, format="json")
+    answer = await engine.run(sql, dict(parameters) or None, format="json", user=INVESTIGATOR)
     body = b"".join([chunk async for chunk in answer.body])
     return [tuple(row) for row in json.loads(body)["rows"]]
 

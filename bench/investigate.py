@@ -35,6 +35,8 @@ SEGMENTS, WIDE = 200, 2_000
 RAW_BYTES = 100 << 20
 """Delivered files of more than that are not asked: a question over them takes minutes."""
 ENGINE = "Strongroom's engine"
+INVESTIGATOR = "ada"
+"""Who asks, as over HTTP one token does: a database is kept for its user's next question."""
 NEEDLES = 4
 """So many of the questions, the first ones, look for what is in few segments."""
 
@@ -218,7 +220,7 @@ def _milliseconds(samples: Mapping[str, Sample]) -> dict[str, Spread]:
 
 
 async def _ask(engine: QueryEngine, sql: str) -> Rows:
-    answer = await engine.run(sql, format="json")
+    answer = await engine.run(sql, format="json", user=INVESTIGATOR)
     body = b"".join([chunk async for chunk in answer.body])
     return rivals.as_text(json.loads(body)["rows"])
 
