@@ -200,7 +200,7 @@ class QueryEngine:
     async def refresh(self) -> int:
         """Follow the log, entries of other writers included. Returns the tree size."""
         await asyncio.to_thread(self._log.refresh)
-        size = await asyncio.to_thread(self._catalog.follow)
+        size = (await self._snapshot(None)).size
         self._read_ahead()
         if size - self._kept_size >= 10 * KEEP_EVERY:
             with suppress(OSError):

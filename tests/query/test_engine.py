@@ -25,6 +25,7 @@ from strongroom.query.errors import (
     QueryTimeout,
     SnapshotUnknown,
 )
+from strongroom.query.process import pool
 
 from .conftest import LIMITS, Archive, Bench, collect
 
@@ -196,6 +197,14 @@ def test_a_worker_that_dies_costs_its_query_only(bench: Bench) -> None:
 
     bench.run(scene())
     assert bench.rows("SELECT 1") == [[1]]
+
+
+def test_a_worker_that_does_not_start_in_time_is_told_of(
+    own_bench: Callable[[Archive], Bench], archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "START_SECONDS", 0.001)
+    with pytest.raises(QueryFailed, match=r"did not start within 0\.001 seconds"):
+        own_bench(archive)
 
 
 def test_leaving_an_answer_ends_its_query(bench: Bench) -> None:

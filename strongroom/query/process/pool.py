@@ -307,8 +307,11 @@ class WorkerPool:
             if not isinstance(reply, frames.Ready):
                 said = reply.message if isinstance(reply, frames.Failure) else "it broke its protocol"
                 raise QueryFailed(f"a query process did not start: {said}")
-        except BaseException:
+        except BaseException as error:
             await worker.ended()
+            if isinstance(error, TimeoutError):
+                late = f"a query process did not start within {START_SECONDS:g} seconds"
+                raise QueryFailed(late, hint="try again when the machine has less to do") from None
             raise
         worker.sandbox = self.sandbox = reply.sandbox
         return worker
