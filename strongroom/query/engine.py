@@ -55,6 +55,8 @@ __all__ = ["Answer", "Outcome", "QueryEngine", "Reading"]
 
 KEEP_EVERY = 100
 """Entries that the kept catalog may lack: fewer are as quickly read from the log."""
+INDEXED_SECONDS = 0.2
+"""Between looks at what another process, whose turn it is, has indexed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,7 @@ class QueryEngine:
         self._pruner = Pruner(self._catalog.table, self._index, texts, self._views, self._normalised)
         self._provider = Provider(self._catalog, self._cache, self._folds, self._index.text, everything=everything)
         self._indexer = Indexer(
+            folder=directory / "index",
             catalog=self._catalog,
             cache=self._cache,
             pool=self._pool,
@@ -221,8 +224,8 @@ class QueryEngine:
 
     async def indexed(self) -> None:
         """Index now what would be indexed in the background. Raises StrongroomError, OSError."""
-        await asyncio.to_thread(self._indexer.load)
-        await self._indexer.catch_up()
+        while not await self._indexer.catch_up():  # noqa: ASYNC110 (what is waited for happens in another process)
+            await asyncio.sleep(INDEXED_SECONDS)
 
     async def folded(self) -> None:
         """Fold now what would be folded in the background. Raises StrongroomError, OSError."""

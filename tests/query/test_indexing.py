@@ -18,6 +18,7 @@ import pytest
 from strongroom.archive import layout
 from strongroom.query.engine import QueryEngine
 from strongroom.query.errors import IntegrityFailure, QueryInvalid, QueryTooLarge
+from strongroom.query.holdings import runs
 from strongroom.query.holdings.narrowing import Narrowing
 from strongroom.query.limits import QueryLimits
 
@@ -182,6 +183,45 @@ def test_a_text_is_looked_for_where_it_can_be(own: Archive, tmp_path: Path) -> N
     assert index.covered == texts.covered
     assert again.read("SELECT count(*) FROM flow WHERE raw LIKE '%nowhere%'") == (1, 4)
     again.close()
+
+
+def test_processes_that_share_a_folder_take_turns(own: Archive, tmp_path: Path) -> None:
+    """No segment is indexed twice, what one has merged the other goes on finding, and nothing is deleted that holds."""
+    folder = tmp_path / "query" / "index"
+    one, two = Indexed(own, tmp_path / "query"), Indexed(own, tmp_path / "query")
+    indexed: list[tuple[int, ...]] = []
+    for bench in (one, two):
+        index = bench.engine._indexer._index
+
+        def add(segments: Any, words: Any, add: Any = index.add) -> None:
+            indexed.append(tuple(segments))
+            add(segments, words)
+
+        index.add = add  # type: ignore[method-assign]
+    with runs.turn(folder) as mine:
+        assert mine
+        assert one.run(one.engine._indexer.catch_up()) is False
+        assert not indexed
+    for _ in range(4):
+        for bench in (one, two, two, one):
+            bench.catch_up()
+            assert bench.rows("SELECT count(*) FROM app WHERE name = 'nobody'") == [[0]]
+        own.seal_app(2)
+        one.run(one.engine.refresh())
+        one.catch_up()  # the other has not heard of that segment
+        two.catch_up()
+        assert two.engine._indexer._index.covered & ~one.engine._indexer._index.covered == 0
+        two.run(two.engine.refresh())
+    numbers = [number for batch in indexed for number in batch]
+    assert sorted(numbers) == sorted(set(numbers))
+    two.catch_up()
+    assert one.engine._indexer._index.covered == two.engine._indexer._index.covered != 0
+    three = Indexed(own, tmp_path / "query")
+    three.engine._indexer.load()
+    assert three.engine._indexer._index.covered == two.engine._indexer._index.covered
+    for bench in (one, two, three):
+        assert bench.read("SELECT * FROM app WHERE name = 'nobody'") == (0, len(set(numbers)))
+        bench.close()
 
 
 def test_a_misspelt_column_is_met_with_all_columns(bench: Bench) -> None:

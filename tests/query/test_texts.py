@@ -304,8 +304,8 @@ def test_the_index_is_believed_only_while_it_is_of_these_segments(tmp_path: Path
 
     def opened(table: SegmentTable = table) -> TextIndex:
         made = TextIndex(tmp_path, digests=table.digests)
-        made.load()
-        made.load()  # its own runs are not others'
+        made.load(tidy=True)
+        made.load(tidy=True)  # its own runs are not others'
         return made
 
     first = opened()

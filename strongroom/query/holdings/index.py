@@ -91,9 +91,9 @@ class EntityIndex:
         """The segments known to hold nothing but valid UTF-8."""
         return self.covered & ~self.find(BINARY[0], BINARY[1:])
 
-    def load(self) -> None:
-        """Take in what an earlier process indexed, as far as it still holds."""
-        self._runs.load()
+    def load(self, *, tidy: bool = False) -> None:
+        """Take in what other processes indexed, as far as it holds. `tidy`: delete what does not (runs.py)."""
+        self._runs.load(tidy=tidy)
 
     def add(self, segments: Mapping[int, str], words: Iterable[pa.Buffer | bytes]) -> None:
         """Keep the words of `segments` (number -> source). Raises OSError."""

@@ -3,13 +3,14 @@
 A segment is read once for its entities (index.py) and its texts (texts.py), as soon as its file is here and was
 checked: in a local store that is every segment, with a remote one those that a query fetched. What can't be indexed (it
 is damaged, or too large for the process) is left out and stays a segment that can hold anything; the queries that need
-it will say what is wrong with it.
+it will say what is wrong with it. Processes that share the folder of the indexes take turns (runs.py).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import structlog
 
@@ -18,6 +19,7 @@ from strongroom.query.errors import QueryFailed
 from strongroom.query.holdings.cache import SegmentCache
 from strongroom.query.holdings.catalog import Catalog
 from strongroom.query.holdings.index import EntityIndex
+from strongroom.query.holdings.runs import turn
 from strongroom.query.holdings.segments import Segment, bits_of, numbers_of
 from strongroom.query.holdings.texts import TextIndex
 from strongroom.query.process import frames
@@ -38,6 +40,7 @@ class Indexer:
     def __init__(
         self,
         *,
+        folder: Path,
         catalog: Catalog,
         cache: SegmentCache,
         pool: WorkerPool,
@@ -47,7 +50,8 @@ class Indexer:
         sources: Sequence[ViewSource],
         here: Callable[[], int],
     ) -> None:
-        """`max_bytes`: of both indexes. `here`: the segments whose files are here, as a choice."""
+        """`folder`: that of both indexes. `max_bytes`: of both. `here`: segments whose files are here, as a choice."""
+        self._folder, self._turn = folder, asyncio.Lock()
         self._catalog, self._cache, self._pool = catalog, cache, pool
         self._index, self._texts, self._max_bytes = index, texts, max_bytes
         self._kinds = {item.name: {kind: list(names) for kind, names in item.entities.items()} for item in sources}
@@ -65,13 +69,24 @@ class Indexer:
             except (StrongroomError, OSError) as error:
                 log.warning("indexing failed", detail=str(error))
 
-    def load(self) -> None:
-        """Take in what an earlier process indexed."""
-        self._index.load()
-        self._texts.load()
+    def load(self, *, tidy: bool = False) -> None:
+        """Take in what other processes indexed. Raises OSError."""
+        self._index.load(tidy=tidy)
+        self._texts.load(tidy=tidy)
 
-    async def catch_up(self) -> None:
-        """Index everything that can be indexed now. Raises StrongroomError, OSError."""
+    async def catch_up(self) -> bool:
+        """Index everything that can be indexed now. False: another process is at it; what it has done is taken in.
+
+        Raises StrongroomError, OSError.
+        """
+        async with self._turn:
+            with turn(self._folder) as mine:
+                await asyncio.to_thread(self.load, tidy=mine)
+                if mine:
+                    await self._index_all()
+                return mine
+
+    async def _index_all(self) -> None:
         batch = self._next()
         if not batch:
             return

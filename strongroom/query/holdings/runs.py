@@ -6,16 +6,21 @@ and a checksum of its body. A run about which any of this is not so any more is 
 again. Segments are named by their numbers in the catalog, which only grows.
 
 Of two runs being merged a crash may leave all three files: they say the same, and `load` drops what others cover.
+
+Several processes may share a folder. They take turns at writing (`turn`), and whoever has his turn takes in first what
+the others have written, so that no segment is indexed twice. Runs that others merged meanwhile go on being read, from
+files that have no name any more, until what replaced them is taken in.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -101,21 +106,30 @@ class Runs(Generic[R]):
         """Bytes of all runs."""
         return sum(len(run.body) for run in self._runs)
 
-    def load(self) -> None:
-        """Take in the runs of an earlier process, after checking each; delete those that do not hold any more.
+    def load(self, *, tidy: bool = False) -> None:
+        """Take in the runs that other processes have written, after checking each. Any number of times.
 
-        Any number of times: what is taken in already is passed over.
+        `tidy`: delete those that do not hold any more, for whoever has his turn. Raises OSError.
         """
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o750)
-        for stray in self._folder.glob(f".new-*{self._suffix}"):
-            stray.unlink(missing_ok=True)
-        mine = {run.path for run in self._runs}
-        for path in sorted({*self._folder.glob(f"*{self._suffix}")} - mine):
-            run = self._opened(path)
-            if run is None or run.segments & ~self._covered == 0:
+        if tidy:
+            for stray in self._folder.glob(f".new-*{self._suffix}"):
+                stray.unlink(missing_ok=True)
+        runs = list(self._runs)
+        for path in sorted({*self._folder.glob(f"*{self._suffix}")} - {run.path for run in runs}):
+            try:
+                run = self._opened(path)
+            except _Ahead:
+                continue
+            # What others merged into it is read in its place. Nothing else goes: what was covered once stays covered.
+            rest = [] if run is None else [old for old in runs if old.segments & ~run.segments or old.path.exists()]
+            if run is not None and run.segments & ~_union(rest):
+                runs = [*rest, run]
+            elif tidy:
                 path.unlink(missing_ok=True)
-            else:
-                self._add(run)
+        with self._lock:
+            self._runs = tuple(runs)
+            self._covered = _union(runs)
 
     def add(self, content: Content, sources: set[str]) -> None:
         """Keep one more run, of segments of these sources, and merge runs that have become many. Raises OSError."""
@@ -162,13 +176,18 @@ class Runs(Generic[R]):
         return self._kind(path, header, _mapped(path, len(encoded) + _ALIGN))
 
     def _opened(self, path: Path) -> R | None:
-        """A run of an earlier process; None unless everything about it is as it states."""
+        """Another process's run; None unless everything about it is as it states. Raises _Ahead."""
         with suppress(OSError, msgspec.DecodeError, ValueError, pa.ArrowException):
             with path.open("rb") as file:
                 length = int.from_bytes(file.read(_ALIGN), "little")
                 header = _headers.decode(file.read(length))
             current = all(self._made_by.get(source) == made for source, made in header.made_of.items())
-            if header.format != self._format or not current or self._covering(header.segments) != header.covered:
+            if header.format != self._format or not current:
+                return None
+            covering = self._covering(header.segments)
+            if covering is None:
+                raise _Ahead
+            if covering != header.covered:
                 return None
             body = _mapped(path, length + _ALIGN)
             if sha256(body).hexdigest() == header.checksum:
@@ -178,6 +197,33 @@ class Runs(Generic[R]):
     def _covering(self, numbers: Sequence[int]) -> str | None:
         digests = self._digests(numbers)
         return None if digests is None else sha256("\n".join(digests).encode()).hexdigest()
+
+
+class _Ahead(Exception):
+    """A run is of segments that this process has not heard of yet."""
+
+
+def _union(runs: Sequence[Run]) -> int:
+    covered = 0
+    for run in runs:
+        covered |= run.segments
+    return covered
+
+
+@contextmanager
+def turn(folder: Path) -> Iterator[bool]:
+    """Whether this process alone may write runs in the folder, as long as the context lasts. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o750)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
 
 
 def digest_of(made_by: Any) -> str:

@@ -81,9 +81,9 @@ class TextIndex:
                 found[run.holding(hashes, flags)] = 1
         return int.from_bytes(np.packbits(found, bitorder="little").tobytes(), "little")
 
-    def load(self) -> None:
-        """Take in what an earlier process indexed, as far as it still holds."""
-        self._runs.load()
+    def load(self, *, tidy: bool = False) -> None:
+        """Take in what other processes indexed, as far as it holds. `tidy`: delete what does not (runs.py)."""
+        self._runs.load(tidy=tidy)
 
     def add(self, filters: Mapping[int, bytes]) -> None:
         """Keep the filters of segments (number -> filter). Raises ValueError for what is no filter, OSError."""
