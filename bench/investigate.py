@@ -11,7 +11,6 @@ in as few segments as the data have them, a word in the records. The other quest
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import duckdb
+from anyio.from_thread import start_blocking_portal
 
 from bench import rivals
 from bench.measure import Contestant, Runs, Sample, Spread, contest
@@ -142,15 +142,15 @@ def sealed(number: int, values: Mapping[str, str], folder: Path, expected: Rows)
         directory=folder / "investigate",
         limits=QueryLimits(threads=rivals.THREADS, default_rows=1_000_000),
     )
-    with asyncio.Runner() as runner:
-        runner.run(engine.start())
+    with start_blocking_portal() as portal:  # its loop goes on between questions, as a service's does
+        portal.call(engine.start)
         try:
-            runner.run(engine.indexed())
-            runner.run(engine.folded())
+            portal.call(engine.indexed)
+            portal.call(engine.folded)
             while True:
-                yield lambda: _checked(runner.run(_ask(engine, sql)), expected)
+                yield lambda: _checked(portal.call(_ask, engine, sql), expected)
         finally:
-            runner.run(engine.stop())
+            portal.call(engine.stop)
 
 
 def rival(engine: str, number: int, values: Mapping[str, str], files: Path, expected: Rows) -> Runs:
