@@ -149,6 +149,8 @@ def _in_segments(
     summary = service.ingest([data.folder / "cloudtrail", data.folder / "vpcflow"], folder, seal_bytes=1)
     if summary["accepted"] != events + flows:
         raise RuntimeError(f"the archive to investigate lacks records: {summary}")
+    progress(f"indexing and folding {segments} segments")
+    investigate.make_ready(folder)
     return data, folder
 
 

@@ -12,13 +12,14 @@ in as few segments as the data have them, a word in the records. The other quest
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 import duckdb
-from anyio.from_thread import start_blocking_portal
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from bench import rivals
 from bench.measure import Contestant, Runs, Sample, Spread, contest
@@ -30,6 +31,7 @@ from strongroom.ingest.sources import BUILT_IN
 from strongroom.query.engine import QueryEngine
 from strongroom.query.limits import QueryLimits
 from strongroom.service.answers.views import ocsf_views, source_views
+from strongroom.service.state import StateFolder
 
 SEGMENTS, WIDE = 200, 2_000
 RAW_BYTES = 100 << 20
@@ -130,27 +132,40 @@ def statement(question: Question, engine: str, values: Mapping[str, str]) -> str
     return question.sql.format(hour=rivals.HOURS[engine], raw=rivals.RECORDS[engine], **values)
 
 
-def sealed(number: int, values: Mapping[str, str], folder: Path, expected: Rows) -> Runs:
-    """The question to the engine over the archive in `folder`, indexed."""
-    sql = statement(QUESTIONS[number], ENGINE, values)
+@contextmanager
+def _engine(folder: Path) -> Iterator[tuple[QueryEngine, BlockingPortal]]:
+    """The engine over the archive in `folder`, with index and folds, on a loop that goes on between questions."""
     store = DirectoryStore(folder / "archive")
     engine = QueryEngine(
         store=store,
         log=Log.open(store),
         views=source_views(BUILT_IN.sources.values()),
         normalised=ocsf_views(),
-        directory=folder / "investigate",
+        directory=StateFolder(folder / "state").query,
         limits=QueryLimits(threads=rivals.THREADS, default_rows=1_000_000),
     )
-    with start_blocking_portal() as portal:  # its loop goes on between questions, as a service's does
+    with start_blocking_portal() as portal:
         portal.call(engine.start)
         try:
             portal.call(engine.indexed)
             portal.call(engine.folded)
-            while True:
-                yield lambda: _checked(portal.call(_ask, engine, sql), expected)
+            yield engine, portal
         finally:
             portal.call(engine.stop)
+
+
+def make_ready(folder: Path) -> None:
+    """Make index and folds of the archive in `folder`, as a service that runs for some minutes has them."""
+    with _engine(folder):
+        pass
+
+
+def sealed(number: int, values: Mapping[str, str], folder: Path, expected: Rows) -> Runs:
+    """The question to the engine over the archive in `folder`."""
+    sql = statement(QUESTIONS[number], ENGINE, values)
+    with _engine(folder) as (engine, portal):
+        while True:
+            yield lambda: _checked(portal.call(_ask, engine, sql), expected)
 
 
 def rival(engine: str, number: int, values: Mapping[str, str], files: Path, expected: Rows) -> Runs:
