@@ -15,6 +15,7 @@ import pytest
 
 from strongroom.query.process import convert, frames, worker
 from strongroom.query.process.databases import open_database
+from strongroom.query.process.guard import Checked
 from strongroom.query.results import unique
 
 
@@ -26,7 +27,7 @@ def database() -> Iterator[duckdb.DuckDBPyConnection]:
 
 def answer(database: duckdb.DuckDBPyConnection, sql: str, format: str, rows: int = 100_000) -> bytes:
     ask = frames.Ask("", sql, None, [], format, rows, 1 << 30, 0, (3, "ab"))
-    replies = list(worker.answer(ask, sql, database, lambda: False))
+    replies = list(worker.answer(ask, Checked(sql, frozenset()), database, lambda: False))
     assert isinstance(replies[0], frames.Begin)
     assert isinstance(replies[-1], frames.End)
     return b"".join(b"".join(reply) for reply in replies if isinstance(reply, list))
@@ -100,7 +101,10 @@ def test_parquet_comes_in_pieces_and_says_where_from(database: duckdb.DuckDBPyCo
     sql = "SELECT i, hash(i) AS a, hash(-i) AS b, md5(i::VARCHAR) AS c FROM range(400000) t(i)"
     replies = list(
         worker.answer(
-            frames.Ask("", sql, None, [], "parquet", 300_000, 1 << 30, 0, (3, "ab")), sql, database, lambda: False
+            frames.Ask("", sql, None, [], "parquet", 300_000, 1 << 30, 0, (3, "ab")),
+            Checked(sql, frozenset()),
+            database,
+            lambda: False,
         )
     )
     pieces = [b"".join(reply) for reply in replies if isinstance(reply, list)]

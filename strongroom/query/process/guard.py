@@ -71,6 +71,12 @@ class Checked:
     tree: Any = None
     explains: bool = False
 
+    @property
+    def ordered(self) -> bool:
+        """Whether its rows come in an order that it states."""
+        modifiers = self.tree["modifiers"] if self.tree else ()
+        return any(modifier["type"] == "ORDER_MODIFIER" for modifier in modifiers)
+
 
 def check(sql: str, views: Collection[str], connection: duckdb.DuckDBPyConnection, *, max_bytes: int) -> Checked:
     """Let `sql` pass, or raise QueryRefused or QueryInvalid with the position and a suggestion.

@@ -157,7 +157,7 @@ def _serve(
             return count > 0
 
         explained = grant.explained if checked.explains else []
-        for said in answer(ask, checked.sql, database, widen, explained, plain):
+        for said in answer(ask, checked, database, widen, explained, plain):
             if isinstance(said, list):
                 _write(outgoing, [frames.encode(frames.Data(sum(map(len, said)))), *said])
             else:
@@ -207,20 +207,22 @@ def _prepare(database: duckdb.DuckDBPyConnection, grant: frames.Grant) -> None:
 
 def answer(
     ask: frames.Ask,
-    sql: str,
+    checked: guard.Checked,
     database: duckdb.DuckDBPyConnection,
     widen: Callable[[], bool],
     explained: Sequence[tuple[str, str]] = (),
     plain: Callable[[], bool] = lambda: False,
 ) -> Iterator[frames.Begin | results.Parts | frames.End]:
     """Begin, the answer's bytes, End. Begin is held back until they begin, so that early failures come before it."""
-    relation = _bound(sql, ask.parameters or None, database, widen, plain)
+    relation = _bound(checked.sql, ask.parameters or None, database, widen, plain)
     if explained:
         plan = [*explained, *relation.fetchall()]
         columns = [pa.array([row[place] for row in plan], pa.string()) for place in (0, 1)]
         relation = database.from_arrow(pa.table(columns, names=relation.columns))
     types = [str(kind) for kind in relation.types]
-    relation = _expressible(relation.limit(ask.rows + 1), ask.format)
+    if checked.ordered:  # then few rows need no sorting of all. Elsewhere a limit would keep DuckDB to one thread
+        relation = relation.limit(ask.rows + 1)
+    relation = _expressible(relation, ask.format)
     encoder = results.encoder(ask.format)
     pieces = _Pieces(frames.Begin(list(zip(results.unique(relation.columns), types, strict=True))))
     columnar = ask.format in ("arrow", "parquet")
