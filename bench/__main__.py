@@ -111,6 +111,8 @@ def _sections(
         summary = service.ingest([data.folder / "cloudtrail", data.folder / "vpcflow"], archive)
         if summary["accepted"] != data.truth.cloudtrail.records + data.truth.vpcflow.records:
             raise RuntimeError(f"the archive to ask lacks records: {summary}")
+        if "small" in only:
+            investigate.make_ready(archive)
         if "prove" in only:
             yield prove.measure(archive / "archive", archive / "state", scratch / "prove", rounds, progress)
         if "ask" in only:
