@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from strongroom.archive import layout
+from strongroom.archive.locks import attempted
 from strongroom.query.engine import QueryEngine
 from strongroom.query.errors import IntegrityFailure, QueryInvalid, QueryTooLarge
-from strongroom.query.holdings import runs
+from strongroom.query.holdings.indexing import TURN
 from strongroom.query.holdings.narrowing import Narrowing
 from strongroom.query.limits import QueryLimits
 
@@ -198,7 +199,7 @@ def test_processes_that_share_a_folder_take_turns(own: Archive, tmp_path: Path) 
             add(segments, words)
 
         index.add = add  # type: ignore[method-assign]
-    with runs.turn(folder) as mine:
+    with attempted(folder / TURN) as mine:
         assert mine
         assert one.run(one.engine._indexer.catch_up()) is False
         assert not indexed

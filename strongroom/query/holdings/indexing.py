@@ -3,7 +3,8 @@
 A segment is read once for its entities (index.py) and its texts (texts.py), as soon as its file is here and was
 checked: in a local store that is every segment, with a remote one those that a query fetched. What can't be indexed (it
 is damaged, or too large for the process) is left out and stays a segment that can hold anything; the queries that need
-it will say what is wrong with it. Processes that share the folder of the indexes take turns (runs.py).
+it will say what is wrong with it. Processes that share the folder of the indexes take turns, and take in each other's
+runs (runs.py).
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from pathlib import Path
 import structlog
 
 from strongroom.archive.errors import StrongroomError
+from strongroom.archive.locks import attempted
 from strongroom.query.errors import QueryFailed
 from strongroom.query.holdings.cache import SegmentCache
 from strongroom.query.holdings.catalog import Catalog
 from strongroom.query.holdings.index import EntityIndex
-from strongroom.query.holdings.runs import turn
 from strongroom.query.holdings.segments import Segment, bits_of, numbers_of
 from strongroom.query.holdings.texts import TextIndex
 from strongroom.query.process import frames
@@ -28,6 +29,8 @@ from strongroom.query.views import ViewSource
 
 BATCH_SEGMENTS, BATCH_BYTES = 64, 32 << 20
 LOOK_AT = 4_096
+TURN = ".turn"
+"""The lock of whoever writes in the folder of the indexes."""
 PAUSE_SECONDS = 2.0
 """Between looks at the log. Segments that came meanwhile become one run of the index, not a run each."""
 
@@ -80,7 +83,7 @@ class Indexer:
         Raises StrongroomError, OSError.
         """
         async with self._turn:
-            with turn(self._folder) as mine:
+            with attempted(self._folder / TURN) as mine:
                 await asyncio.to_thread(self.load, tidy=mine)
                 if mine:
                     await self._index_all()

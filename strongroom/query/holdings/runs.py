@@ -7,20 +7,19 @@ again. Segments are named by their numbers in the catalog, which only grows.
 
 Of two runs being merged a crash may leave all three files: they say the same, and `load` drops what others cover.
 
-Several processes may share a folder. They take turns at writing (`turn`), and whoever has his turn takes in first what
-the others have written, so that no segment is indexed twice. Runs that others merged meanwhile go on being read, from
-files that have no name any more, until what replaced them is taken in.
+Several processes may share a folder. They take turns at writing (indexing.py), and whoever has his turn takes in first
+what the others have written, so that no segment is indexed twice. Runs that others merged meanwhile go on being read,
+from files that have no name any more, until what replaced them is taken in.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import tempfile
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -208,22 +207,6 @@ def _union(runs: Sequence[Run]) -> int:
     for run in runs:
         covered |= run.segments
     return covered
-
-
-@contextmanager
-def turn(folder: Path) -> Iterator[bool]:
-    """Whether this process alone may write runs in the folder, as long as the context lasts. Raises OSError."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o750)
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(descriptor)
 
 
 def digest_of(made_by: Any) -> str:

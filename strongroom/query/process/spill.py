@@ -9,13 +9,15 @@ not encrypted, as the query cache does: nobody but the service's user can read t
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from tempfile import mkdtemp
+
+from strongroom.archive.locks import attempted, exclusive
+
+_LOCK = ".lock"
 
 
 class SpillFolder:
@@ -24,27 +26,24 @@ class SpillFolder:
     def __init__(self, folder: Path) -> None:
         self._folder = folder.absolute()
         self._mine: Path | None = None
-        self._lock = -1
+        self._held = ExitStack()
 
     def open(self) -> None:
         """Take a part of its own, and remove what dead servers left."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with _alone(self._folder):  # nobody takes a part between its making and its locking for a dead one's
-            for left in self._folder.iterdir():
-                lock = _locked(left)
-                if lock is not None:
-                    shutil.rmtree(left, ignore_errors=True)
-                    os.close(lock)
+        with exclusive(self._folder / _LOCK):  # nobody takes a part between its making and its locking for a dead one's
+            for left in [path for path in self._folder.iterdir() if path.is_dir()]:
+                with attempted(left / _LOCK) as dead:
+                    if dead:
+                        shutil.rmtree(left, ignore_errors=True)
             self._mine = Path(mkdtemp(dir=self._folder))
-            lock = _locked(self._mine)
-            assert lock is not None
-            self._lock = lock
+            self._held.enter_context(attempted(self._mine / _LOCK))
 
     def close(self) -> None:
         """Remove it. Any number of times."""
         if self._mine is not None:
             shutil.rmtree(self._mine, ignore_errors=True)
-            os.close(self._lock)
+            self._held.close()
             self._mine = None
 
     def new(self) -> Path:
@@ -69,27 +68,3 @@ def _blocks(file: os.DirEntry[str]) -> int:
     with suppress(FileNotFoundError):  # files come and go
         return file.stat(follow_symlinks=False).st_blocks * 512
     return 0
-
-
-def _locked(folder: Path) -> int | None:
-    """A descriptor that holds the folder's lock, None where somebody else does or it is gone."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
