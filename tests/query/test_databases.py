@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import duckdb
 import pytest
 
 from strongroom.query.process import databases
-from strongroom.query.process.databases import Databases
+from strongroom.query.process.databases import Databases, open_database
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def several(folder: Path) -> Iterator[Databases]:
-    several = Databases(folders=[str(folder)], memory_bytes=512 << 20, threads=1)
+    several = Databases(partial(open_database, folders=[str(folder)], memory_bytes=512 << 20, threads=1))
     yield several
     several.forget()
 

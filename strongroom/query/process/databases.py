@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 
 import duckdb
 
@@ -27,17 +26,9 @@ QUESTIONS = 100
 class Databases:
     """Where the questions of one process get their connections. Raises duckdb.Error when a database can't be opened."""
 
-    def __init__(
-        self, *, folders: Sequence[str], memory_bytes: int, threads: int, spill: str = "", spill_bytes: int = 0
-    ) -> None:
-        self._open = partial(
-            open_database,
-            folders=folders,
-            memory_bytes=memory_bytes,
-            threads=threads,
-            spill=spill,
-            spill_bytes=spill_bytes,
-        )
+    def __init__(self, opened: Callable[[], duckdb.DuckDBPyConnection]) -> None:
+        """`opened` opens one, as `open_database` does."""
+        self._open = opened
         self._ready = [self._open()]
         self._kept: duckdb.DuckDBPyConnection | None = None
         self._owner, self._served = "", 0

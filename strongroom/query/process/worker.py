@@ -25,6 +25,7 @@ import select
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -37,7 +38,7 @@ from strongroom.query import results
 from strongroom.query.errors import Position, QueryError
 from strongroom.query.holdings import index
 from strongroom.query.process import extraction, frames, guard, instants, mentions, sandbox, where
-from strongroom.query.process.databases import Databases
+from strongroom.query.process.databases import Databases, open_database
 
 BATCH_ROWS, WIDE_BATCH_ROWS = 2048, 16_384
 """Rows encoded at once: of text, whose first rows should come soon, and of Arrow and Parquet, whose columns should be
@@ -90,11 +91,14 @@ def main() -> None:
             file_bytes=settings.spill_bytes,
         )
         databases = Databases(
-            folders=settings.folders,
-            memory_bytes=settings.memory_bytes,
-            threads=settings.threads,
-            spill=settings.spill,
-            spill_bytes=settings.spill_bytes,
+            partial(
+                open_database,
+                folders=settings.folders,
+                memory_bytes=settings.memory_bytes,
+                threads=settings.threads,
+                spill=settings.spill,
+                spill_bytes=settings.spill_bytes,
+            )
         )
     except (sandbox.SandboxError, duckdb.Error) as error:
         _send(outgoing, frames.Failure("query-failed", f"{type(error).__name__}: {error}"))
