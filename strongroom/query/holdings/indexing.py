@@ -64,7 +64,8 @@ class Indexer:
 
     async def run(self) -> None:
         """Take in what an earlier process indexed, then go on with what is missing, as long as nobody cancels."""
-        await asyncio.to_thread(self.load)
+        async with self._turn:
+            await asyncio.to_thread(self.load)
         while True:
             await asyncio.sleep(PAUSE_SECONDS)
             try:
